@@ -1,0 +1,17 @@
+//! What mana-proxy knows and who may change it: the table of sites, the cutover, the control socket.
+//!
+//! Owns the table and everything that leads to a new one. Knows nothing of HTTP sessions, TLS or certificates; the
+//! `mana-proxy` crate reads the table and serves requests by it.
+
+pub mod hold;
+pub mod host;
+pub mod inflight;
+pub mod slot;
+pub mod table;
+pub mod upstream;
+
+pub use host::Host;
+pub use inflight::{Entry, Inflight};
+pub use slot::Slot;
+pub use table::{Mode, NameRole, Published, Site, SiteSettings, SlotView, Table};
+pub use upstream::{Health, Upstream};
