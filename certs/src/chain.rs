@@ -68,7 +68,7 @@ fn parse<'d>(
     der: &'d CertificateDer<'_>,
 ) -> Result<X509Certificate<'d>, BundleError> {
     match X509Certificate::from_der(der) {
-        Ok((rest, certificate)) if rest.is_empty() => Ok(certificate),
+        Ok(([], certificate)) => Ok(certificate),
         _ => Err(BundleError::NotX509 {
             name: name.to_owned(),
             place,
