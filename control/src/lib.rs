@@ -4,11 +4,15 @@
 //! `mana-proxy` crate reads the table and serves requests by it.
 
 pub mod client;
+pub mod failpoint;
 pub mod hold;
 pub mod host;
 pub mod inflight;
+pub mod journal;
+pub mod process;
 pub mod reply;
 pub mod slot;
+pub mod state;
 pub mod table;
 pub mod upstream;
 pub mod wire;
