@@ -4,6 +4,7 @@
 //! `mana-proxy` crate reads the table and serves requests by it.
 
 pub mod client;
+pub mod cutover;
 pub mod failpoint;
 pub mod hold;
 pub mod host;
