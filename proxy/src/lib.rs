@@ -1,3 +1,28 @@
-//! lib
+//! The proxy: everything between a client's connection and an upstream's, and the binary around it.
+//!
+//! `ARCHITECTURE.md` shows the way of a request through these files. The crate is a library so that its tests and
+//! benches can reach it; the product is the binary `mana-proxy`.
 
+pub mod access;
+pub mod answer;
+pub mod client_io;
 pub mod config;
+pub mod connection;
+pub mod edge;
+pub mod exchange;
+pub mod fault;
+pub mod forward;
+pub mod head;
+pub mod headers;
+pub mod listen;
+pub mod metrics;
+pub mod pool;
+pub mod select;
+#[cfg(test)]
+mod testing;
+pub mod tls;
+pub mod tunnel;
+pub mod upstream;
+pub mod upstream_io;
+pub mod websocket;
+pub mod worker;
