@@ -1,3 +1,4 @@
 //! lib
 
+pub mod cli;
 pub mod config;
