@@ -4,10 +4,14 @@
 //! benches can reach it; the product is the binary `mana-proxy`.
 
 pub mod access;
+pub mod admin;
 pub mod answer;
+pub mod certificates;
+pub mod cli;
 pub mod client_io;
 pub mod config;
 pub mod connection;
+pub mod demo;
 pub mod edge;
 pub mod exchange;
 pub mod fault;
@@ -15,8 +19,11 @@ pub mod forward;
 pub mod head;
 pub mod headers;
 pub mod listen;
+pub mod logging;
 pub mod metrics;
 pub mod pool;
+pub mod reload;
+pub mod run;
 pub mod select;
 #[cfg(test)]
 mod testing;
