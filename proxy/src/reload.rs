@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::SystemTime;
 
-use mana_control::{Prepared, Reloader};
+use mana_control::hooks::{Prepared, Reloader};
 
 use crate::certificates::load_bundles;
 use crate::config::{Config, needs_restart};

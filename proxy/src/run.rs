@@ -9,8 +9,11 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use arc_swap::ArcSwap;
-use mana_control::start::{Opened, Running, SocketOptions};
-use mana_control::{Request, StatusExtra, Verb};
+use mana_control::caller::Caller;
+use mana_control::hooks::StatusExtra;
+use mana_control::server::SocketOptions;
+use mana_control::start::{Running, ServeOptions, open};
+use mana_control::{Request, Verb};
 use serde_json::{Map, Value, json};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
@@ -108,7 +111,7 @@ where
     keyring.replace_all(load_bundles(&config.sites, &metrics, SystemTime::now())?);
     let (access, access_thread) =
         AccessLog::open(&config.access_log.to, config.access_log.buffer_lines)?;
-    let opened = Opened::open(&config.state_dir, site_settings(&config.sites))?;
+    let opened = open(&config.state_dir, &site_settings(&config.sites))?;
 
     let listeners = bind_all(&config)?;
     let admin_listener = match &config.admin {
@@ -137,9 +140,12 @@ where
     let mut signals = Signals::listen()?;
     let shutdown_deadline = config.server.shutdown_deadline;
     let (socket, workers) = (socket_options(&config), config.server.workers);
-    let reloader = FromFile::new(file, config, Arc::clone(&shared));
-    let about = About::new(&shared, &bound, workers);
-    let running = opened.serve(socket, Arc::new(reloader), Arc::new(about)).await?;
+    let options = ServeOptions {
+        socket,
+        reloader: Arc::new(FromFile::new(file, config, Arc::clone(&shared))),
+        status_extra: Arc::new(About::new(&shared, &bound, workers)),
+    };
+    let running = opened.serve(options).await?;
 
     let front = Front::start(&shared, listeners, workers)?;
     let admin = admin_listener.map(|(listener, _)| {
