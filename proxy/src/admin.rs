@@ -101,7 +101,10 @@ fn metrics(shared: &Shared) -> Response<Full<Bytes>> {
         }
         Err(error) => {
             tracing::error!(%error, "cannot write the metrics");
-            page(StatusCode::INTERNAL_SERVER_ERROR, "cannot write the metrics\n")
+            page(
+                StatusCode::INTERNAL_SERVER_ERROR,
+                "cannot write the metrics\n",
+            )
         }
     }
 }

@@ -93,7 +93,9 @@ pub enum Error {
         source: io::Error,
     },
     /// `./run` cannot be written.
-    #[error("cannot write the demo's files under ./run\nhint: start it in a directory that you may write to")]
+    #[error(
+        "cannot write the demo's files under ./run\nhint: start it in a directory that you may write to"
+    )]
     Files(#[source] io::Error),
     /// The configuration under `./run` is not what the demo wrote: never seen.
     #[error(transparent)]
@@ -271,7 +273,12 @@ fn start_upstreams() -> Result<[SocketAddr; 2], Error> {
     let work = move || {
         runtime.block_on(async {
             let bound = DemoUpstreams::bind().await;
-            let is_wanted = told.send(bound.as_ref().map(|b| b.addresses).map_err(ToString::to_string));
+            let is_wanted = told.send(
+                bound
+                    .as_ref()
+                    .map(|b| b.addresses)
+                    .map_err(ToString::to_string),
+            );
             if let (Ok(upstreams), Ok(())) = (bound, is_wanted) {
                 upstreams.serve().await;
             }

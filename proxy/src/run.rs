@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use arc_swap::ArcSwap;
-use mana_control::caller::Caller;
+use mana_control::caller::{Allowed, Caller};
 use mana_control::hooks::StatusExtra;
 use mana_control::server::SocketOptions;
 use mana_control::start::{Running, ServeOptions, open};
@@ -148,9 +148,8 @@ where
     let running = opened.serve(options).await?;
 
     let front = Front::start(&shared, listeners, workers)?;
-    let admin = admin_listener.map(|(listener, _)| {
-        tokio::spawn(admin::serve(listener, Arc::clone(&shared)))
-    });
+    let admin = admin_listener
+        .map(|(listener, _)| tokio::spawn(admin::serve(listener, Arc::clone(&shared))));
     announce(&bound, workers);
     tokio::select! {
         () = signals.until_stop(&running, &shared) => {}
@@ -186,15 +185,25 @@ pub fn site_settings(sites: &[SiteConfig]) -> Vec<mana_control::SiteSettings> {
 fn socket_options(config: &Config) -> SocketOptions {
     SocketOptions {
         path: config.control.socket.clone(),
-        allow_uids: config.control.allow_uids.clone(),
-        allow_gids: config.control.allow_gids.clone(),
-        group_gid: config.control.group_gid,
+        gid: config.control.group_gid,
+        allowed: Allowed {
+            uids: config.control.allow_uids.clone(),
+            gids: config.control.allow_gids.clone(),
+        },
     }
 }
 
 fn bind_all(config: &Config) -> Result<Vec<Listener>, RunError> {
-    let http = config.listen.http.iter().map(|address| (address, Scheme::Http));
-    let https = config.listen.https.iter().map(|address| (address, Scheme::Https));
+    let http = config
+        .listen
+        .http
+        .iter()
+        .map(|address| (address, Scheme::Http));
+    let https = config
+        .listen
+        .https
+        .iter()
+        .map(|address| (address, Scheme::Https));
     http.chain(https)
         .map(|(address, scheme)| bind(*address, scheme).map_err(|source| RunError::Bind { source }))
         .collect()
@@ -226,7 +235,11 @@ fn raise_file_limit(connections: usize) {
     let wanted = connections as u64 * 2 + FILES_BESIDE;
     match rlimit::increase_nofile_limit(wanted) {
         Ok(limit) if limit < wanted => {
-            tracing::warn!(limit, wanted, "fewer file descriptors than limits.connections may need");
+            tracing::warn!(
+                limit,
+                wanted,
+                "fewer file descriptors than limits.connections may need"
+            );
         }
         Ok(_) => {}
         Err(error) => tracing::warn!(%error, "cannot raise the limit of file descriptors"),
@@ -303,7 +316,11 @@ async fn stop(
     deadline: Duration,
 ) {
     let began = Instant::now();
-    tracing::info!(connections = shared.connections.open(), ?deadline, "draining");
+    tracing::info!(
+        connections = shared.connections.open(),
+        ?deadline,
+        "draining"
+    );
     phase.send_replace(Phase::Draining);
     let joined = tokio::task::spawn_blocking(|| front.join());
     tokio::pin!(joined);
@@ -367,7 +384,11 @@ impl Signals {
 }
 
 async fn reload(running: &Running) {
-    let reply = running.call(Request::new(Verb::Reload), "SIGHUP").await;
+    let caller = Caller::this_process("SIGHUP");
+    let reply = running
+        .handle
+        .call(Request::new(Verb::Reload), caller, None)
+        .await;
     match reply.error() {
         None => tracing::info!(reply = %reply.to_line(), "reloaded"),
         Some(error) => tracing::error!(error, "not reloaded; the configuration before goes on"),
