@@ -1,0 +1,25 @@
+//! The promises of mana-proxy, shown on the real binary over real sockets.
+//!
+//! One file per part of the promise; each test is named as the claim that it proves.
+
+#![allow(clippy::unwrap_used, missing_docs)]
+
+mod support;
+
+mod bodies;
+mod control;
+mod crash;
+mod cutover;
+mod edge;
+mod failover;
+mod gate;
+mod harness;
+mod headers;
+mod lifecycle;
+mod malformed;
+mod modes;
+mod observability;
+mod reload;
+mod streams;
+mod tls;
+mod under_load;

@@ -1,0 +1,325 @@
+//! Constant load of every kind, which notices anything that a user would.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use bytes::Bytes;
+use tokio::task::JoinSet;
+
+use super::client::tls::{Offer, connect};
+use super::client::websocket::{Received, Socket};
+use super::{H1, H2, HOST, Proxy, Response};
+
+/// Time between two requests of one client, so that many clients fit on a small machine.
+const PACE: Duration = Duration::from_millis(2);
+/// What a websocket is closed with by a proxy that is taking its slot out of use (RFC 6455 7.4.1: going away).
+const GOING_AWAY: u16 = 1001;
+
+/// Clients that are at it until they are told to stop.
+pub struct Load {
+    shared: Arc<Shared>,
+    clients: JoinSet<Tally>,
+}
+
+/// What the clients have seen.
+#[derive(Debug, Default)]
+pub struct Tally {
+    /// Requests answered as they should be.
+    pub answered: usize,
+    /// Anything else, as sentences.
+    pub faults: Vec<String>,
+    /// The `x-test-id` of every POST.
+    pub posts: Vec<String>,
+    /// Websockets closed with 1001.
+    pub websockets_cut: usize,
+    /// Event streams that have ended.
+    pub streams_ended: usize,
+}
+
+struct Shared {
+    https: SocketAddr,
+    is_over: tokio::sync::watch::Sender<bool>,
+    answered: AtomicUsize,
+    next_id: AtomicUsize,
+}
+
+// === impl Load ===
+
+impl Load {
+    /// Keep-alive, one connection each and HTTP/2, GET and POST.
+    pub fn requests(proxy: &Proxy) -> Load {
+        let mut load = Load::none(proxy);
+        for _ in 0..3 {
+            load.add(keep_alive);
+        }
+        for _ in 0..2 {
+            load.add(multiplexed);
+        }
+        load.add(connection_each);
+        load
+    }
+
+    /// All of that, and event streams and websockets.
+    pub fn everything(proxy: &Proxy) -> Load {
+        let mut load = Load::requests(proxy);
+        for _ in 0..2 {
+            load.add(events);
+            load.add(websockets);
+        }
+        load
+    }
+
+    fn none(proxy: &Proxy) -> Load {
+        Load {
+            shared: Arc::new(Shared {
+                https: proxy.https(),
+                is_over: tokio::sync::watch::Sender::new(false),
+                answered: AtomicUsize::new(0),
+                next_id: AtomicUsize::new(0),
+            }),
+            clients: JoinSet::new(),
+        }
+    }
+
+    fn add<F>(&mut self, client: impl FnOnce(Arc<Shared>) -> F)
+    where
+        F: Future<Output = Tally> + Send + 'static,
+    {
+        self.clients.spawn(client(Arc::clone(&self.shared)));
+    }
+
+    /// Requests answered so far, by all clients.
+    pub fn answered(&self) -> usize {
+        self.shared.answered.load(Ordering::SeqCst)
+    }
+
+    /// Waits until so many more requests have been answered.
+    pub async fn goes_on_for(&self, requests: usize) {
+        let goal = self.answered() + requests;
+        super::eventually("the load goes on", async || self.answered() >= goal).await;
+    }
+
+    /// Lets every client finish what it is at.
+    pub async fn stop(self) -> Tally {
+        self.shared.is_over.send_replace(true);
+        let tallies = super::within("the load stops", self.clients.join_all()).await;
+        tallies.into_iter().fold(Tally::default(), Tally::and)
+    }
+}
+
+// === impl Tally ===
+
+impl Tally {
+    fn and(mut self, other: Tally) -> Tally {
+        self.answered += other.answered;
+        self.faults.extend(other.faults);
+        self.posts.extend(other.posts);
+        self.websockets_cut += other.websockets_cut;
+        self.streams_ended += other.streams_ended;
+        self
+    }
+
+    /// Asserts that no client has noticed anything.
+    pub fn assert_unnoticed(&self) {
+        let shown: Vec<_> = self.faults.iter().take(10).collect();
+        assert!(
+            self.faults.is_empty(),
+            "{} faults among {} requests, such as {shown:#?}",
+            self.faults.len(),
+            self.answered
+        );
+    }
+}
+
+// === impl Shared ===
+
+impl Shared {
+    fn is_over(&self) -> bool {
+        *self.is_over.borrow()
+    }
+
+    fn id(&self) -> String {
+        format!("id-{}", self.next_id.fetch_add(1, Ordering::SeqCst))
+    }
+
+    /// Notes an answer; whether the connection can be used again.
+    fn note<E: std::fmt::Debug>(
+        &self,
+        tally: &mut Tally,
+        what: &str,
+        sent: &[u8],
+        answer: Result<Response, E>,
+    ) -> bool {
+        match answer {
+            Ok(response)
+                if response.status == 200 && (sent.is_empty() || response.body == sent) =>
+            {
+                tally.answered += 1;
+                self.answered.fetch_add(1, Ordering::SeqCst);
+                response.header("connection") != Some("close")
+            }
+            other => {
+                tally.faults.push(format!("{what}: {other:?}"));
+                false
+            }
+        }
+    }
+}
+
+// === the clients ===
+
+async fn keep_alive(shared: Arc<Shared>) -> Tally {
+    let mut tally = Tally::default();
+    let mut client = None;
+    while !shared.is_over() {
+        let connection = match client.take() {
+            Some(connection) => Some(connection),
+            None => dial(&shared, &mut tally).await,
+        };
+        let Some(mut connection) = connection else {
+            continue;
+        };
+        if get_and_post(&shared, &mut tally, &mut connection).await {
+            client = Some(connection);
+        }
+        tokio::time::sleep(PACE).await;
+    }
+    tally
+}
+
+async fn connection_each(shared: Arc<Shared>) -> Tally {
+    let mut tally = Tally::default();
+    while !shared.is_over() {
+        if let Some(mut connection) = dial(&shared, &mut tally).await {
+            let answer = connection
+                .try_request("GET", "/", "connection: close\r\n", b"")
+                .await;
+            shared.note(&mut tally, "GET, one connection each", b"", answer);
+        }
+        tokio::time::sleep(PACE).await;
+    }
+    tally
+}
+
+async fn multiplexed(shared: Arc<Shared>) -> Tally {
+    let mut tally = Tally::default();
+    let mut client: Option<H2> = None;
+    while !shared.is_over() {
+        let connection = match client.take() {
+            Some(connection) if !connection.is_closed() => connection,
+            _ => match connect(shared.https, &Offer::h2(HOST)).await {
+                Ok(stream) => H2::over(stream).await,
+                Err(error) => {
+                    tally.faults.push(format!("h2 connect: {error}"));
+                    continue;
+                }
+            },
+        };
+        let id = shared.id();
+        tally.posts.push(id.clone());
+        let body = Bytes::from(format!("body of {id}"));
+        let post = H2::to("/echo")
+            .method("POST")
+            .header("x-test-id", &id)
+            .body(())
+            .unwrap();
+        let (get, posted) = tokio::join!(
+            connection.try_request(H2::to("/size?n=2000").body(()).unwrap(), Bytes::new()),
+            connection.try_request(post, body.clone()),
+        );
+        let is_good = shared.note(&mut tally, "GET over h2", b"", get)
+            & shared.note(&mut tally, "POST over h2", &body, posted);
+        client = is_good.then_some(connection);
+        tokio::time::sleep(PACE).await;
+    }
+    tally
+}
+
+async fn get_and_post(shared: &Shared, tally: &mut Tally, connection: &mut H1) -> bool {
+    let answer = connection.try_request("GET", "/", "", b"").await;
+    if !shared.note(tally, "GET, keep-alive", b"", answer) {
+        return false;
+    }
+    let id = shared.id();
+    tally.posts.push(id.clone());
+    let body = format!("body of {id}");
+    let header = format!("x-test-id: {id}\r\n");
+    let answer = connection
+        .try_request("POST", "/echo", &header, body.as_bytes())
+        .await;
+    shared.note(tally, "POST, keep-alive", body.as_bytes(), answer)
+}
+
+async fn events(shared: Arc<Shared>) -> Tally {
+    let mut tally = Tally::default();
+    let mut over = shared.is_over.subscribe();
+    while !shared.is_over() {
+        let Some(mut connection) = dial(&shared, &mut tally).await else {
+            continue;
+        };
+        let request = format!("GET /sse HTTP/1.1\r\nhost: {HOST}\r\n\r\n");
+        if let Err(error) = connection.try_send(request.as_bytes()).await {
+            tally.faults.push(format!("event stream: {error}"));
+            continue;
+        }
+        let head = connection.reader.head().await;
+        if head.status != 200 {
+            tally.faults.push(format!("event stream: {head:?}"));
+            continue;
+        }
+        loop {
+            let event = tokio::select! {
+                event = connection.reader.try_until(b"\n\n") => event,
+                _ = over.wait_for(|over| *over) => return tally,
+            };
+            if event.is_err() {
+                tally.streams_ended += 1;
+                break;
+            }
+            tally.answered += 1;
+        }
+    }
+    tally
+}
+
+async fn websockets(shared: Arc<Shared>) -> Tally {
+    let mut tally = Tally::default();
+    while !shared.is_over() {
+        let mut socket = match Socket::try_open(shared.https).await {
+            Ok(socket) => socket,
+            Err(error) => {
+                tally.faults.push(format!("websocket: {error}"));
+                continue;
+            }
+        };
+        while !shared.is_over() {
+            // A send may fail where the close has come already; the close itself is what counts.
+            socket.send("tick").await.ok();
+            match socket.receive().await {
+                Received::Text(text) if text == "tick" => tally.answered += 1,
+                Received::Close(Some(GOING_AWAY)) => {
+                    tally.websockets_cut += 1;
+                    break;
+                }
+                other => {
+                    tally.faults.push(format!("websocket: {other:?}"));
+                    break;
+                }
+            }
+            tokio::time::sleep(PACE * 5).await;
+        }
+    }
+    tally
+}
+
+async fn dial(shared: &Shared, tally: &mut Tally) -> Option<H1> {
+    match connect(shared.https, &Offer::h1(HOST)).await {
+        Ok(stream) => Some(H1::over(stream)),
+        Err(error) => {
+            tally.faults.push(format!("connect: {error}"));
+            None
+        }
+    }
+}
