@@ -79,6 +79,12 @@ pub fn verdict(asked: Asked<'_>, table: &Table, https_port: HttpsPort) -> Verdic
             reason: "this method is not served",
         };
     }
+    if !METHODS.contains(&asked.method.as_str()) {
+        return Verdict::Refuse {
+            status: StatusCode::NOT_IMPLEMENTED,
+            reason: "this method is not known here",
+        };
+    }
     let (name, port) = split_authority(asked.authority);
     let Some((site, role)) = table.by_name(name) else {
         return refuse_host(asked.scheme, name);
@@ -140,6 +146,28 @@ pub fn split_authority(authority: &str) -> (&str, Option<&str>) {
         None => (authority, None),
     }
 }
+
+/// The methods that are forwarded: those of RFC 9110, PATCH, and WebDAV's. Others are refused with 501
+/// (RFC 9110 s15.6.2), because parsers disagree about what an unknown one is; `PRI` starts HTTP/2 for some.
+const METHODS: [&str; 17] = [
+    "GET",
+    "HEAD",
+    "POST",
+    "PUT",
+    "DELETE",
+    "OPTIONS",
+    "PATCH",
+    "PROPFIND",
+    "PROPPATCH",
+    "MKCOL",
+    "COPY",
+    "MOVE",
+    "LOCK",
+    "UNLOCK",
+    "SEARCH",
+    "REPORT",
+    "ACL",
+];
 
 #[cfg(test)]
 mod tests {
@@ -225,6 +253,14 @@ mod tests {
     fn trace_and_connect_are_refused() {
         assert_eq!(ask(Scheme::Https, Method::TRACE, "mana.so", "/"), "405");
         assert_eq!(ask(Scheme::Https, Method::CONNECT, "mana.so", ""), "405");
+    }
+
+    #[test]
+    fn a_method_that_parsers_may_not_know_is_refused() {
+        for method in ["PRI", "GETX", "get", "M-SEARCH"] {
+            let method = Method::from_bytes(method.as_bytes()).expect("a token");
+            assert_eq!(ask(Scheme::Https, method, "mana.so", "/"), "501");
+        }
     }
 
     #[test]

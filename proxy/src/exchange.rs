@@ -34,8 +34,8 @@ pub struct Exchange<'a> {
     pub framing: Framing,
     /// Whether the request asks for a websocket.
     pub is_upgrade: bool,
-    /// Close the client's connection after this response.
-    pub close_after: bool,
+    /// Whether the client's connection closes after this response; asked when its head is written.
+    pub is_last: &'a (dyn Fn() -> bool + Send + Sync),
     /// The largest request body; `None` = unlimited.
     pub body_bytes_max: Option<u64>,
     /// The deadlines.
@@ -119,6 +119,10 @@ impl Exchange<'_> {
                     None
                 }
                 Event::ClientGone => Some(self.failed(Fault::ClientGone)),
+                Event::Flushed => {
+                    pump.is_unflushed = false;
+                    None
+                }
                 Event::Due => self.due_event(&pump, sleep.as_mut()),
             };
             if let Some(ended) = ended {
@@ -145,7 +149,7 @@ impl Exchange<'_> {
             Wanted::Watch
         };
         tokio::select! {
-            read = read_upstream(upstream, pump.head_received) => Event::Upstream(read),
+            event = read_upstream_or_flush(upstream, self.client_io, pump) => event,
             event = read_client(self.client, self.client_io, wanted) => event,
             () = sleep => Event::Due,
         }
@@ -166,6 +170,7 @@ impl Exchange<'_> {
                 if let Err(fault) = self.send_chunk(chunk, is_last).await {
                     return Some(Ended::Cut(fault));
                 }
+                pump.is_unflushed = true;
                 is_last.then(|| self.complete(upstream, pump))
             }
             Ok(FromUpstream::End) => Some(self.complete(upstream, pump)),
@@ -190,8 +195,13 @@ impl Exchange<'_> {
             // HTTP/1.0 knows none (RFC 9110 s15.2); the HTTP/2 session cannot send them.
             if client_version == Version::HTTP_11 {
                 let info = response_for_client(&head, Framing::Empty, None, self.request_id);
+                // The session takes any head before the end of the body for the last one and would close.
+                let keepalive = self.client.get_keepalive();
                 if self.send_head(info).await.is_err() {
                     return Some(self.failed(Fault::ClientGone));
+                }
+                if keepalive.is_some() {
+                    self.client.set_keepalive(keepalive);
                 }
             }
             return None;
@@ -202,7 +212,7 @@ impl Exchange<'_> {
         self.progress.first_byte = Some(pump.upstream_moved_at);
         let method = self.client.req_header().method.clone();
         let framing = response_framing(&head, &method, client_version);
-        if self.close_after || framing == Framing::UntilClose {
+        if (self.is_last)() || framing == Framing::UntilClose {
             self.client.set_keepalive(None);
         }
         let ours = response_for_client(
@@ -218,6 +228,7 @@ impl Exchange<'_> {
         if upstream.is_body_done() {
             return Some(self.complete(upstream, pump));
         }
+        pump.is_unflushed = true;
         None
     }
 
@@ -336,6 +347,8 @@ struct Pump {
     request_done: bool,
     head_received: bool,
     is_event_stream: bool,
+    /// Bytes may wait in the client's write buffer.
+    is_unflushed: bool,
     client_moved_at: Instant,
     upstream_moved_at: Instant,
     half_closed_at: Option<Instant>,
@@ -348,6 +361,7 @@ impl Pump {
             request_done,
             head_received: false,
             is_event_stream: false,
+            is_unflushed: false,
             client_moved_at: now,
             upstream_moved_at: now,
             half_closed_at: None,
@@ -395,6 +409,7 @@ impl Pump {
 // === events ===
 
 enum Event {
+    Flushed,
     Upstream(Result<FromUpstream, Box<PingoraError>>),
     Body(Result<Option<Bytes>, Box<PingoraError>>),
     ClientHalfClosed,
@@ -414,6 +429,23 @@ enum Wanted {
     Body,
     Watch,
     Nothing,
+}
+
+/// What was written to the client goes out as soon as the upstream has nothing more to say at once: a head and a body
+/// that come together leave together, and one that makes the other wait does not hold it up.
+async fn read_upstream_or_flush(
+    upstream: &mut UpstreamSession,
+    client_io: &ClientIo,
+    pump: &Pump,
+) -> Event {
+    tokio::select! {
+        biased;
+        read = read_upstream(upstream, pump.head_received) => Event::Upstream(read),
+        flushed = client_io.flush(), if pump.is_unflushed => match flushed {
+            Ok(()) => Event::Flushed,
+            Err(_) => Event::ClientGone,
+        },
+    }
 }
 
 async fn read_upstream(

@@ -149,6 +149,10 @@ impl Request<'_> {
         {
             return Err(Fault::BodyTooLarge);
         }
+        // A short body that is still arriving when the answer is due is read to its end, and the connection stays.
+        let must_close = !is_worth_draining(framing, self.session.req_header());
+        self.session
+            .set_close_on_response_before_downstream_finish(must_close);
         let is_upgrade =
             framing == Framing::Empty && is_websocket_upgrade(self.session.req_header());
         if is_upgrade && self.worker.shared.metrics.tunnels_open() >= settings.limits.tunnels {
@@ -158,6 +162,7 @@ impl Request<'_> {
         let (site, mut entry) = self.enter(site).await?;
         self.record.site(&site);
         let may_repeat = framing == Framing::Empty && is_safe(&self.session.req_header().method);
+        let (worker, is_last) = (self.worker, self.is_last);
         let hsts = hsts(self.connection.scheme, &site);
         let mut attempts = Attempts::new(&site, settings.limits.attempts, &settings.timeouts);
         loop {
@@ -180,7 +185,7 @@ impl Request<'_> {
                 upstream_io: reached.connected.io.clone(),
                 framing,
                 is_upgrade,
-                close_after: self.is_last || self.worker.phase() != Phase::Serving,
+                is_last: &|| is_last || worker.phase() != Phase::Serving,
                 body_bytes_max: settings.limits.body_bytes,
                 timeouts: &settings.timeouts,
                 strict_transport_security: hsts.as_ref(),
@@ -474,6 +479,17 @@ fn request_framing(session: &mut ServerSession) -> Framing {
     }
 }
 
+/// With `Expect: 100-continue` it is not known whether the body comes after another answer than 100 (RFC 9110 s10.1.1).
+fn is_worth_draining(framing: Framing, head: &RequestHeader) -> bool {
+    match framing {
+        Framing::Empty => true,
+        Framing::Length(length) => {
+            length <= DRAIN_BYTES_MAX && !head.headers.contains_key(header::EXPECT)
+        }
+        Framing::Chunked | Framing::UntilClose | Framing::Frames => false,
+    }
+}
+
 fn hsts(scheme: Scheme, site: &Site) -> Option<HeaderValue> {
     // Meaningful over https alone (RFC 6797 s7.2). Checked by the configuration.
     let text = site.settings.strict_transport_security.as_ref()?;
@@ -482,6 +498,8 @@ fn hsts(scheme: Scheme, site: &Site) -> Option<HeaderValue> {
         .flatten()
 }
 
+/// A request body up to this is read to its end rather than cut off by a close.
+const DRAIN_BYTES_MAX: u64 = 256 * 1024;
 /// A slot closes at a cutover, and cutovers are seconds apart: a second load finds an open one.
 const TABLE_LOADS_MAX: usize = 3;
 /// How long an upstream that refused a connection is passed over for its neighbours.

@@ -94,7 +94,10 @@ where
             what: "the control runtime",
             source,
         })?;
-    runtime.block_on(serve(config, file.to_owned(), beside))
+    let ended = runtime.block_on(serve(config, file.to_owned(), beside));
+    // What the deadline left behind must not keep the process.
+    runtime.shutdown_background();
+    ended
 }
 
 async fn serve<F>(
