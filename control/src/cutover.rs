@@ -365,6 +365,7 @@ impl Cutover {
             Step::MarkDrained(slot, false) => return self.reopened(ticket, slot, generation),
         };
         let mut effects = self.supersede(generation);
+        effects.push(Effect::AwaitDrained(ticket, closed));
         if order.no_wait {
             effects.push(Effect::Reply(ticket, Outcome::Published));
         }
@@ -376,7 +377,6 @@ impl Cutover {
             tunnels_until: now + order.limits.tunnels,
             order,
         };
-        effects.push(Effect::AwaitDrained(ticket, closed));
         effects.push(Effect::WakeAt(drain.next_deadline()));
         self.drain = Some(drain);
         effects
@@ -450,12 +450,31 @@ impl Cutover {
     }
 }
 
+// === impl Event ===
+
+impl Event {
+    /// The order whose gate or wait this event ends.
+    pub fn ended_task(&self) -> Option<Ticket> {
+        match self {
+            Event::GatePassed(ticket)
+            | Event::GateFailed(ticket, _)
+            | Event::CallerGone(ticket)
+            | Event::Drained(ticket) => Some(*ticket),
+            Event::Ordered(_)
+            | Event::Persisted(_)
+            | Event::PersistFailed(..)
+            | Event::Published(..)
+            | Event::Tick => None,
+        }
+    }
+}
+
 // === impl Drain ===
 
 impl Drain {
     fn reply(&self, outcome: Outcome) -> Option<Effect> {
         self.is_owed
-            .then(|| Effect::Reply(self.order.ticket, outcome))
+            .then_some(Effect::Reply(self.order.ticket, outcome))
     }
 
     fn next_deadline(&self) -> Instant {
