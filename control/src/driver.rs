@@ -35,7 +35,7 @@ use crate::wire::Request;
 /// Calls that may wait for the driver; the next one is told `busy`.
 pub const DRIVER_QUEUE_MAX: usize = 64;
 /// Orders that may be carried out or waited for at one time; the next one is told `busy`.
-pub const ORDERS_MAX: usize = 256;
+pub const ORDERS_MAX: usize = 128;
 /// Between two event lines of a drain.
 pub const PROGRESS_INTERVAL: Duration = Duration::from_secs(1);
 /// Event lines that may wait for one caller; further ones are left out.

@@ -463,17 +463,34 @@ async fn a_full_queue_is_busy() {
     daemon.stop().await;
 }
 
-#[tokio::test(start_paused = true)]
-async fn orders_are_bounded_and_status_is_answered_still() {
+#[tokio::test]
+async fn orders_are_bounded_and_status_is_answered_while_the_disk_hangs() {
     let daemon = Daemon::start(&nowhere()).await;
-    let _inside = daemon.enter(Slot::Blue);
-    // Each order supersedes the one before, so only the journal holds them up; what waits is bounded all the same.
-    let first = tokio::spawn(daemon.ask("switch green --force"));
-    daemon.until(|site| site.active == Slot::Green).await;
+    // A pipe without a reader stands for a disk that does not answer.
+    let pipe = daemon.dir.path().join("state.json.tmp");
+    let made = std::process::Command::new("mkfifo").arg(&pipe).status();
+    assert!(made.expect("mkfifo").success());
+    let mut orders = Vec::new();
+    for _ in 0..ORDERS_MAX {
+        orders.push(tokio::spawn(daemon.ask("maintenance on")));
+        tokio::task::yield_now().await;
+        tokio::task::yield_now().await;
+    }
+    let reply = daemon.ask("maintenance on").await;
+    assert_eq!(reply.code(), Some(Code::Busy), "{reply:?}");
     assert!(daemon.ask("status").await.ok());
-    let reply = daemon.ask("switch blue --force --no-wait").await;
-    assert!(reply.ok(), "{reply:?}");
-    assert!(first.await.expect("reply").field("superseded_by").is_some());
+    let reader = tokio::task::spawn_blocking({
+        let pipe = pipe.clone();
+        move || std::fs::File::open(pipe)
+    });
+    let reader = reader.await.expect("task").expect("reader");
+    std::fs::remove_file(&pipe).expect("removed");
+    let mut failed = 0;
+    for order in orders {
+        failed += usize::from(!order.await.expect("reply").ok());
+    }
+    assert!(failed < ORDERS_MAX, "the disk came back");
+    drop(reader);
     daemon.stop().await;
 }
 
