@@ -96,8 +96,14 @@ impl Seen {
 /// A request: first it has a table, then it is inside a slot.
 enum Request {
     Loaded(Arc<Table>),
-    /// Kept for its drop, which is how a request leaves.
-    Inside(#[allow(dead_code)] Entry),
+    Inside(Inside),
+}
+
+struct Inside {
+    entry: Entry,
+    slot: Slot,
+    /// The last cutover that the request knew of when it entered.
+    generation: u64,
 }
 
 struct World {
@@ -276,15 +282,15 @@ impl World {
             return;
         };
         let use_backup = self.rng.u32(..8) == 0;
-        let mut entry = try_enter(&table, use_backup).unwrap_or_else(|| {
+        let mut inside = try_enter(&table, use_backup).unwrap_or_else(|| {
             self.seen.count("turned back");
             // What is published is open: one more load is enough.
             try_enter(&self.published, false).expect("a published counter is open")
         });
         if self.rng.u32(..4) == 0 {
-            entry.become_tunnel();
+            inside.entry.become_tunnel();
         }
-        self.requests.push(Request::Inside(entry));
+        self.requests.push(Request::Inside(inside));
     }
 
     fn leave(&mut self) {
@@ -412,11 +418,19 @@ impl World {
             Outcome::Abandoned => "abandoned",
             Outcome::PersistFailed(_) => "persist failed",
             Outcome::Published => "published",
-            // I3: the promise. The other slot may be stopped.
+            // I3: the promise. Nobody who came before the change is in the other slot.
             Outcome::Drained => {
+                let other = self.cutover.active().other();
                 assert_eq!(
-                    self.retired_count(self.cutover.active().other()),
+                    self.retired_count(other),
                     0,
+                    "drained, but somebody is inside"
+                );
+                let generation = self.cutover.generation();
+                let is_older =
+                    |inside: &Inside| inside.slot == other && inside.generation < generation;
+                assert!(
+                    !self.inside().any(is_older),
                     "drained, but somebody is inside"
                 );
                 "drained"
@@ -460,6 +474,21 @@ impl World {
             );
             assert!(retired.inflight.tunnels() <= retired.inflight.count());
         }
+        let counted =
+            Slot::BOTH.map(|slot| self.retired_count(slot) + site.slot(slot).inflight.count());
+        assert_eq!(
+            self.inside().count(),
+            counted.iter().sum::<usize>(),
+            "every request is counted, once"
+        );
+        for inside in self.inside() {
+            let is_stale =
+                inside.generation != site.generation || site.slot(inside.slot).is_drained;
+            assert!(
+                inside.entry.is_closing() || !is_stale,
+                "a request of an older table is waited for"
+            );
+        }
         let is_held = self.cutover.holder().is_some();
         assert_eq!(
             is_held,
@@ -493,6 +522,13 @@ impl World {
         assert_eq!(self.published.generation, self.stored.generation);
     }
 
+    fn inside(&self) -> impl Iterator<Item = &Inside> {
+        self.requests.iter().filter_map(|request| match request {
+            Request::Loaded(_) => None,
+            Request::Inside(inside) => Some(inside),
+        })
+    }
+
     fn retired_count(&self, slot: Slot) -> usize {
         self.retired
             .iter()
@@ -502,7 +538,7 @@ impl World {
     }
 }
 
-fn try_enter(table: &Table, use_backup: bool) -> Option<Entry> {
+fn try_enter(table: &Table, use_backup: bool) -> Option<Inside> {
     let site = &table.sites()[0];
     let standby = site.active.other();
     let slot = if use_backup && !site.slot(standby).is_drained {
@@ -510,7 +546,12 @@ fn try_enter(table: &Table, use_backup: bool) -> Option<Entry> {
     } else {
         site.active
     };
-    site.slot(slot).inflight.enter()
+    let (entry, generation) = (site.slot(slot).inflight.enter()?, site.generation);
+    Some(Inside {
+        entry,
+        slot,
+        generation,
+    })
 }
 
 fn change(step: Step) -> Change {

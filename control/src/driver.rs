@@ -377,4 +377,6 @@ fn now() -> Instant {
 const IDLE_WAKE: Duration = Duration::from_secs(3600);
 
 #[cfg(test)]
+mod mode_tests;
+#[cfg(test)]
 mod tests;
