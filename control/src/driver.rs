@@ -36,6 +36,8 @@ use crate::wire::Request;
 pub const DRIVER_QUEUE_MAX: usize = 64;
 /// Orders that may be carried out or waited for at one time; the next one is told `busy`.
 pub const ORDERS_MAX: usize = 128;
+/// Time for the configuration to be read by a reload; cutovers wait for it no longer than this.
+pub const RELOAD_DEADLINE: Duration = Duration::from_secs(30);
 /// Between two event lines of a drain.
 pub const PROGRESS_INTERVAL: Duration = Duration::from_secs(1);
 /// Event lines that may wait for one caller; further ones are left out.

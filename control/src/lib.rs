@@ -31,10 +31,15 @@ pub mod upstream;
 pub mod wire;
 pub mod words;
 
+pub use caller::{Allowed, Caller};
+pub use driver::DriverHandle;
+pub use hooks::{Prepared, Reloader, StatusExtra};
 pub use host::Host;
 pub use inflight::{Entry, Inflight};
 pub use reply::{Code, Reply};
+pub use server::SocketOptions;
 pub use slot::Slot;
+pub use start::{Opened, Running, ServeOptions, StartError, open};
 pub use table::{Mode, NameRole, Published, Site, SiteSettings, SlotView, Table};
 pub use upstream::{Health, Upstream};
 pub use wire::{Request, Verb};

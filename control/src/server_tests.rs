@@ -91,6 +91,16 @@ async fn a_slow_line_is_not_waited_for_for_ever() {
     daemon.stop().await;
 }
 
+#[tokio::test(start_paused = true)]
+async fn a_peer_that_does_not_read_is_not_waited_for_for_ever() {
+    let daemon = daemon().await;
+    let mut stream = connected(&daemon).await;
+    // Both buffers fill, then only the deadline goes on.
+    while stream.write_all(b"status\n").await.is_ok() {}
+    assert!(exchange(&daemon, b"status").await[0].ok());
+    daemon.stop().await;
+}
+
 #[tokio::test]
 async fn one_connection_too_many_is_told_so() {
     let daemon = daemon().await;

@@ -123,3 +123,38 @@ async fn a_reload_changes_all_or_nothing() {
     drop(inside);
     daemon.stop().await;
 }
+
+/// A disk that does not answer until the other end is dropped.
+struct Hanging(Mutex<std::sync::mpsc::Receiver<()>>);
+
+impl Reloader for Hanging {
+    fn prepare(&self) -> Result<Prepared, String> {
+        self.0.lock().expect("receiver").recv().ok();
+        Err("too late".to_owned())
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_reload_that_hangs_holds_cutovers_up_for_a_while_only() {
+    let (release, hanging) = std::sync::mpsc::channel();
+    let daemon = Daemon::start_with(&nowhere(), Arc::new(Hanging(Mutex::new(hanging)))).await;
+    let reload = tokio::spawn(daemon.ask("reload"));
+    tokio::task::yield_now().await;
+    let reply = daemon.ask("switch green --force").await;
+    assert_eq!(reply.code(), Some(Code::Busy));
+    assert!(
+        reply
+            .error()
+            .expect("error")
+            .starts_with("a reload is being carried out by test")
+    );
+    tokio::time::advance(RELOAD_DEADLINE).await;
+    let reply = reload.await.expect("reply");
+    assert!(
+        reply.error().expect("error").contains("longer than 30 s"),
+        "{reply:?}"
+    );
+    drop(release);
+    assert!(daemon.ask("switch green --force").await.ok());
+    daemon.stop().await;
+}

@@ -123,11 +123,17 @@ impl Driver {
             .opened
             .as_ref()
             .and_then(|inflight| inflight.first_entry());
+        // A later cutover may have come before this reply: then the site's generation is not what this order made.
+        let site_generation = match pending.to {
+            Some(_) => pending.generation,
+            None => cutover.generation(),
+        };
         let mut reply = Reply::done()
             .with("site", host.as_str())
             .with("active", active.as_str())
             .with("previous", previous.map(Slot::as_str))
-            .with("generation", pending.generation)
+            .with("generation", site_generation)
+            .with("table_generation", pending.generation)
             .with("changed", true)
             .with("drained", in_flight == 0)
             .with("in_flight", in_flight)

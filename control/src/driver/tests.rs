@@ -429,3 +429,24 @@ async fn a_caller_may_follow_the_progress() {
     drop(inside);
     daemon.stop().await;
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_caller_who_does_not_read_loses_event_lines_and_not_the_reply() {
+    let daemon = Daemon::start(&nowhere()).await;
+    let inside = daemon.enter(Slot::Blue);
+    let (events, mut lines) = mpsc::channel(EVENTS_MAX);
+    let request = Request::parse(b"switch green --force --progress").expect("request");
+    let reply = daemon
+        .running
+        .handle
+        .call(request, Caller::default(), Some(events))
+        .await;
+    assert_eq!(number(&reply, "in_flight"), 1);
+    let mut kept = 0;
+    while lines.try_recv().is_ok() {
+        kept += 1;
+    }
+    assert_eq!(kept, EVENTS_MAX);
+    drop(inside);
+    daemon.stop().await;
+}
