@@ -122,7 +122,8 @@ mod tests {
             let mut stream = BufReader::new(stream);
             let mut line = String::new();
             stream.read_line(&mut line).await.expect("request");
-            stream.write_all(answer.as_bytes()).await.expect("answer");
+            // A client that has had enough closes.
+            stream.write_all(answer.as_bytes()).await.ok();
         });
         let mut events = Vec::new();
         let reply = call(&path, &Request::new(Verb::Status), |event| {
@@ -156,6 +157,13 @@ mod tests {
             answered_with("hello\n").await.0,
             Err(ClientError::Protocol { .. })
         ));
+    }
+
+    #[tokio::test]
+    async fn a_reply_without_end_is_not_kept() {
+        let endless = "x".repeat(usize::try_from(REPLY_BYTES_MAX).expect("size") + 100);
+        let (reply, _) = answered_with(endless.leak()).await;
+        assert!(matches!(reply, Err(ClientError::Protocol { line, .. }) if line.len() == 200));
     }
 
     #[tokio::test]

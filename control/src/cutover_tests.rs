@@ -321,8 +321,8 @@ fn who_does_not_wait_is_told_at_once_and_the_drain_goes_on() {
         ..order(TICKET, Intent::Switch(Slot::Green))
     };
     let effects = published(&mut cutover, hasty, 2, now);
-    assert_eq!(effects[0], Effect::Reply(TICKET, Outcome::Published));
-    assert_eq!(effects[1], Effect::AwaitDrained(TICKET, Slot::Blue));
+    assert_eq!(effects[1], Effect::Reply(TICKET, Outcome::Published));
+    assert_eq!(effects[0], Effect::AwaitDrained(TICKET, Slot::Blue));
     assert!(cutover.handle(Event::Drained(TICKET), now).is_empty());
     assert_eq!(cutover.stage_name(), "steady");
 }

@@ -35,7 +35,9 @@ use crate::wire::Request;
 /// Calls that may wait for the driver; the next one is told `busy`.
 pub const DRIVER_QUEUE_MAX: usize = 64;
 /// Orders that may be carried out or waited for at one time; the next one is told `busy`.
-pub const ORDERS_MAX: usize = 256;
+pub const ORDERS_MAX: usize = 128;
+/// Time for the configuration to be read by a reload; cutovers wait for it no longer than this.
+pub const RELOAD_DEADLINE: Duration = Duration::from_secs(30);
 /// Between two event lines of a drain.
 pub const PROGRESS_INTERVAL: Duration = Duration::from_secs(1);
 /// Event lines that may wait for one caller; further ones are left out.
@@ -173,7 +175,7 @@ impl Stopper {
 
 impl Driver {
     /// A driver that has not begun, and the ways to reach it. The future ends when it is stopped.
-    pub(crate) fn new(parts: Parts) -> (DriverHandle, Stopper, impl Future<Output = ()> + Send) {
+    pub(crate) fn start(parts: Parts) -> (DriverHandle, Stopper, impl Future<Output = ()> + Send) {
         let (calls, waiting) = mpsc::channel(DRIVER_QUEUE_MAX);
         let (messages, happened) = mpsc::channel(DRIVER_QUEUE_MAX);
         let stopper = Stopper(messages.clone());
@@ -376,5 +378,7 @@ fn now() -> Instant {
 
 const IDLE_WAKE: Duration = Duration::from_secs(3600);
 
+#[cfg(test)]
+mod mode_tests;
 #[cfg(test)]
 mod tests;

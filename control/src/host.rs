@@ -89,6 +89,7 @@ const LENGTH_MAX: usize = 253;
 const LABEL_MAX: usize = 63;
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
 

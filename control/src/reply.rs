@@ -47,6 +47,12 @@ impl Reply {
         ]))
     }
 
+    /// A reply of these fields; `ok` is one of them.
+    pub(crate) fn from_fields(mut fields: Map<String, Value>) -> Reply {
+        fields.entry("ok").or_insert(Value::Bool(true));
+        Reply(fields)
+    }
+
     /// The same reply with one more field.
     #[must_use]
     pub fn with(mut self, name: &str, value: impl Into<Value>) -> Reply {

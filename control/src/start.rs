@@ -85,7 +85,7 @@ pub fn open(state_dir: &Path, sites: &[SiteSettings]) -> Result<Opened, StartErr
     let stored = dir.load()?;
     let mut journal = Journal::open(state_dir)?;
     if let Some(stored) = &stored {
-        note_interruption(&dir, &mut journal, stored)?;
+        note_what_is_missing(&dir, &mut journal, stored)?;
     }
     let mut state = stored.clone().unwrap_or(State {
         generation: 1,
@@ -107,8 +107,8 @@ pub fn open(state_dir: &Path, sites: &[SiteSettings]) -> Result<Opened, StartErr
     })
 }
 
-/// A change that was stored but whose outcome is not in the journal: the daemon ended in between. Says so.
-fn note_interruption(
+/// A change that was stored but is not in the journal: the daemon ended in between, or the journal was lost. Says so.
+fn note_what_is_missing(
     dir: &StateDir,
     journal: &mut Journal,
     state: &State,
@@ -119,17 +119,18 @@ fn note_interruption(
         .iter()
         .filter_map(|entry| entry.get("generation")?.as_u64())
         .max();
-    if last.is_none_or(|last| last >= state.generation) {
+    // A journal without a line belongs to the first generation, which nobody has made.
+    if last.unwrap_or(1) >= state.generation {
         return Ok(());
     }
     warn!(
         generation = state.generation,
-        "the daemon ended before the outcome of the last change was known"
+        "the last change is not in the journal"
     );
     let entry: Map<String, Value> = Map::from_iter([
         ("time".to_owned(), json!(timestamp(SystemTime::now()))),
         ("generation".to_owned(), json!(state.generation)),
-        ("outcome".to_owned(), json!("interrupted")),
+        ("outcome".to_owned(), json!("unrecorded")),
     ]);
     journal.append(&entry)?;
     Ok(())
@@ -152,7 +153,7 @@ impl Opened {
         let (publications, published_again) = watch::channel(0);
         let (stopping, is_stopping) = watch::channel(false);
         let published = self.published();
-        let (handle, stopper, driver) = Driver::new(Parts {
+        let (handle, stopper, driver) = Driver::start(Parts {
             dir: self.dir,
             journal: self.journal,
             state: self.state,

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use serde_json::Value;
 use tokio::sync::oneshot;
 
-use super::{Call, Driver, Message, ORDERS_MAX, Pending, now, status};
+use super::{Call, Driver, Message, ORDERS_MAX, Pending, RELOAD_DEADLINE, now, status};
 use crate::caller::Caller;
 use crate::change::{Change, with_mode};
 use crate::cutover::{Event, Holder, Intent, Order, Ticket, drain_limits};
@@ -112,7 +112,8 @@ impl Driver {
             let reply = Reply::done()
                 .with("site", host.as_str())
                 .with("maintenance", is_on)
-                .with("generation", self.state.generation)
+                .with("generation", site.generation)
+                .with("table_generation", self.state.generation)
                 .with("changed", false);
             return answer(call.reply, reply);
         }
@@ -256,9 +257,12 @@ impl Driver {
         self.reload = Some(ticket);
         let (reloader, messages) = (Arc::clone(&self.reloader), self.messages.clone());
         self.finishing.spawn(async move {
-            let prepared = tokio::task::spawn_blocking(move || reloader.prepare()).await;
-            let result =
-                prepared.unwrap_or_else(|_| Err("reading the configuration panicked".to_owned()));
+            let reading = tokio::task::spawn_blocking(move || reloader.prepare());
+            let result = match tokio::time::timeout(RELOAD_DEADLINE, reading).await {
+                Ok(Ok(result)) => result,
+                Ok(Err(_)) => Err("reading the configuration panicked".to_owned()),
+                Err(_) => Err("reading the configuration took longer than 30 s".to_owned()),
+            };
             // A driver that is gone answers nobody.
             messages.send(Message::Prepared(ticket, result)).await.ok();
         });

@@ -28,7 +28,7 @@ impl Driver {
         let Some(pending) = self.pending.remove(&ticket) else {
             return;
         };
-        let entry = journal_entry(&pending, outcome, &reply);
+        let entry = journal_entry(&pending, self.state.generation, outcome, &reply);
         let journal = std::sync::Arc::clone(&self.journal);
         self.finishing.spawn_blocking(move || {
             let result = journal
@@ -123,11 +123,17 @@ impl Driver {
             .opened
             .as_ref()
             .and_then(|inflight| inflight.first_entry());
+        // A later cutover may have come before this reply: then the site's generation is not what this order made.
+        let site_generation = match pending.to {
+            Some(_) => pending.generation,
+            None => cutover.generation(),
+        };
         let mut reply = Reply::done()
             .with("site", host.as_str())
             .with("active", active.as_str())
             .with("previous", previous.map(Slot::as_str))
-            .with("generation", pending.generation)
+            .with("generation", site_generation)
+            .with("table_generation", pending.generation)
             .with("changed", true)
             .with("drained", in_flight == 0)
             .with("in_flight", in_flight)
@@ -177,7 +183,13 @@ impl Outcome {
     }
 }
 
-fn journal_entry(pending: &Pending, outcome: &str, reply: &Reply) -> Map<String, Value> {
+/// One line of the journal. Its generation is the one that the order made, or the one that it left as it was.
+fn journal_entry(
+    pending: &Pending,
+    current: u64,
+    outcome: &str,
+    reply: &Reply,
+) -> Map<String, Value> {
     let verb = pending.request.verb;
     let mut entry = Map::new();
     let mut put = |name: &str, value: Value| {
@@ -186,10 +198,11 @@ fn journal_entry(pending: &Pending, outcome: &str, reply: &Reply) -> Map<String,
         }
     };
     put("time", json!(timestamp(SystemTime::now())));
-    put(
-        "generation",
-        json!((pending.generation > 0).then_some(pending.generation)),
-    );
+    let generation = match pending.generation {
+        0 => current,
+        made => made,
+    };
+    put("generation", json!(generation));
     put(
         "site",
         json!(pending.host.as_ref().map(|host| host.as_str())),

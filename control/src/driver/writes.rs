@@ -7,7 +7,7 @@ use tracing::{error, info};
 use super::calls::with_source;
 use super::{Driver, Message};
 use crate::change::Change;
-use crate::cutover::{Event, Ticket};
+use crate::cutover::{Cutover, Event, Ticket};
 use crate::failpoint::{self, Failpoint};
 use crate::hooks::Prepared;
 use crate::host::Host;
@@ -111,10 +111,12 @@ impl Driver {
                 self.publish(next);
                 let generation = self.set_generation(ticket);
                 info!(site = %host, is_on, generation, "maintenance");
+                let of_site = self.cutovers.get(host).map(Cutover::generation);
                 let reply = Reply::done()
                     .with("site", host.as_str())
                     .with("maintenance", *is_on)
-                    .with("generation", generation)
+                    .with("generation", of_site)
+                    .with("table_generation", generation)
                     .with("changed", true);
                 self.record_and_answer(ticket, if *is_on { "on" } else { "off" }, reply);
             }
