@@ -3,15 +3,31 @@
 //! Owns the table and everything that leads to a new one. Knows nothing of HTTP sessions, TLS or certificates; the
 //! `mana-proxy` crate reads the table and serves requests by it.
 
+pub mod change;
+pub mod client;
+pub mod cutover;
+pub mod failpoint;
+pub mod health;
 pub mod hold;
 pub mod host;
 pub mod inflight;
+pub mod journal;
+pub mod probe;
+pub mod process;
+pub mod reply;
 pub mod slot;
+pub mod state;
 pub mod table;
+#[cfg(test)]
+mod testing;
 pub mod upstream;
+pub mod wire;
+pub mod words;
 
 pub use host::Host;
 pub use inflight::{Entry, Inflight};
+pub use reply::{Code, Reply};
 pub use slot::Slot;
 pub use table::{Mode, NameRole, Published, Site, SiteSettings, SlotView, Table};
 pub use upstream::{Health, Upstream};
+pub use wire::{Request, Verb};

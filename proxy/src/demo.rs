@@ -1,14 +1,19 @@
 //! What `mana-proxy demo` needs beside the proxy itself: two small upstreams, a configuration, and what to type next.
 //!
-//! Owns the two listeners of the demo, the text of its configuration file and the words it prints. Does not run the
-//! proxy: `run.rs` writes the text to [`CONFIG_PATH`], starts the proxy from it and serves the upstreams beside it.
+//! Owns the two listeners of the demo, the text of its configuration file and the words it prints. The proxy before
+//! them is the ordinary one (`run.rs`), started from the file at [`CONFIG_PATH`].
 
 use std::fmt;
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
 
+use std::path::Path;
+
 use mana_control::Slot;
 use tokio::net::TcpListener;
+
+use crate::config::Config;
+use crate::run;
 
 mod upstream;
 
@@ -87,6 +92,17 @@ pub enum Error {
         /// What the system said.
         source: io::Error,
     },
+    /// `./run` cannot be written.
+    #[error(
+        "cannot write the demo's files under ./run\nhint: start it in a directory that you may write to"
+    )]
+    Files(#[source] io::Error),
+    /// The configuration under `./run` is not what the demo wrote: never seen.
+    #[error(transparent)]
+    Config(#[from] crate::config::ConfigError),
+    /// The proxy could not start.
+    #[error(transparent)]
+    Run(#[from] run::RunError),
     /// A demo upstream cannot be bound.
     #[error("cannot start the demo upstreams on the loopback interface")]
     Upstream(#[source] io::Error),
@@ -188,22 +204,96 @@ green = ["{green}"]
     )
 }
 
-/// What the demo prints when it is ready.
-pub fn what_to_type(http: SocketAddr, https: SocketAddr) -> String {
+/// What the demo prints when it is ready. `program` is how the shell finds this binary.
+pub fn what_to_type(http: SocketAddr, https: SocketAddr, program: &str) -> String {
     let (http, https) = (http.port(), https.port());
+    let alias = if program == "mana-proxy" {
+        String::new()
+    } else {
+        format!("    alias mana-proxy='{program}'\n")
+    };
     format!(
         "\
 The demo is up: https on port {https}, http on port {http}, control socket {SOCKET_PATH}.
 In a browser, https://localhost:{https}/ shows a page that turns green when you switch.
 
 Type next, in a second terminal, in this directory:
-    curl -k https://localhost:{https}/
-    mana-proxy --socket {SOCKET_PATH} switch green
-    mana-proxy --socket {SOCKET_PATH} status
-(`export MANA_PROXY_SOCKET={SOCKET_PATH}` saves the --socket; ctrl-c ends the demo.)
+{alias}    curl -k https://localhost:{https}/
+    mana-proxy switch green
+    mana-proxy status
+Ctrl-C ends the demo.
 "
     )
 }
+
+/// How a shell finds this binary: by its name if the search path has it, else by its path.
+fn program() -> String {
+    let Ok(exe) = std::env::current_exe() else {
+        return "mana-proxy".to_owned();
+    };
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let is_found = std::env::split_paths(&path).any(|dir| dir.join("mana-proxy") == exe);
+    if is_found {
+        return "mana-proxy".to_owned();
+    }
+    exe.display().to_string()
+}
+
+// === what is run ===
+
+/// Writes the configuration, starts the two upstreams on a thread of their own and the proxy before them. Returns when
+/// the proxy stops.
+///
+/// # Errors
+/// See [`Error`].
+pub fn run() -> Result<(), Error> {
+    let http = SocketAddr::from((Ipv4Addr::LOCALHOST, HTTP_PORT));
+    let https = SocketAddr::from((Ipv4Addr::LOCALHOST, HTTPS_PORT));
+    check_ports(http, https)?;
+    let [blue, green] = start_upstreams()?;
+    let text = demo_config_text(http, https, blue, green);
+    let file = Path::new(CONFIG_PATH);
+    let written = std::fs::create_dir_all(STATE_PATH).and_then(|()| std::fs::write(file, &text));
+    written.map_err(Error::Files)?;
+    let config = Config::load(file)?;
+    run::run(config, file, |_| async move {
+        println!("{}", what_to_type(http, https, &program()));
+    })?;
+    Ok(())
+}
+
+/// Starts both upstreams and says where they listen. They end with the process.
+fn start_upstreams() -> Result<[SocketAddr; 2], Error> {
+    let (told, addresses) = std::sync::mpsc::channel();
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(Error::Upstream)?;
+    let thread = std::thread::Builder::new().name("demo-upstreams".to_owned());
+    let work = move || {
+        runtime.block_on(async {
+            let bound = DemoUpstreams::bind().await;
+            let is_wanted = told.send(
+                bound
+                    .as_ref()
+                    .map(|b| b.addresses)
+                    .map_err(ToString::to_string),
+            );
+            if let (Ok(upstreams), Ok(())) = (bound, is_wanted) {
+                upstreams.serve().await;
+            }
+        });
+    };
+    thread.spawn(work).map_err(Error::Upstream)?;
+    match addresses.recv() {
+        Ok(Ok(addresses)) => Ok(addresses),
+        Ok(Err(reason)) => Err(Error::Upstream(io::Error::other(reason))),
+        Err(_) => Err(Error::Upstream(io::Error::other("their thread ended"))),
+    }
+}
+
+const HTTP_PORT: u16 = 8080;
+const HTTPS_PORT: u16 = 8443;
 
 #[cfg(test)]
 mod tests {

@@ -1,0 +1,89 @@
+//! The reply of `status`: all sites as one moment has them.
+
+use std::sync::atomic::Ordering;
+use std::time::Instant;
+
+use serde_json::{Map, Value, json};
+
+use super::Driver;
+use crate::host::Host;
+use crate::slot::Slot;
+use crate::table::{Mode, Site};
+use crate::upstream::Upstream;
+
+/// The fields of the reply; one site only if one is named.
+pub(super) fn of_sites(driver: &Driver, only: Option<&Host>) -> Map<String, Value> {
+    let table = driver.published.load();
+    let sites: Vec<Value> = table
+        .sites()
+        .iter()
+        .filter(|site| only.is_none_or(|only| site.settings.host == *only))
+        .map(|site| of_site(driver, site))
+        .collect();
+    Map::from_iter([
+        ("ok".to_owned(), json!(true)),
+        ("generation".to_owned(), json!(table.generation)),
+        ("sites".to_owned(), json!(sites)),
+    ])
+}
+
+fn of_site(driver: &Driver, site: &Site) -> Value {
+    let host = &site.settings.host;
+    let cutover = driver.cutovers.get(host);
+    let (mode, waiting) = match &site.mode {
+        Mode::Serving => ("serving", 0),
+        Mode::Paused(hold) => ("paused", hold.waiting()),
+        Mode::Maintenance => ("maintenance", 0),
+    };
+    let holder = cutover.and_then(|cutover| cutover.holder()).map(|holder| {
+        json!({"command": holder.command, "uid": holder.uid, "pid": holder.pid, "since": holder.since})
+    });
+    json!({
+        "host": host.as_str(),
+        "aliases": site.settings.aliases.iter().map(Host::as_str).collect::<Vec<_>>(),
+        "active": site.active,
+        "previous": cutover.and_then(|cutover| cutover.previous()),
+        "generation": site.generation,
+        "mode": mode,
+        "waiting": waiting,
+        "cutover": cutover.map_or("steady", |cutover| cutover.stage_name()),
+        "holder": holder,
+        "slots": {
+            "blue": of_slot(driver, site, Slot::Blue),
+            "green": of_slot(driver, site, Slot::Green),
+        },
+    })
+}
+
+fn of_slot(driver: &Driver, site: &Site, slot: Slot) -> Value {
+    let view = site.slot(slot);
+    let host = &site.settings.host;
+    let retired_tunnels: usize = driver
+        .retired_of(host, slot)
+        .map(|inflight| inflight.tunnels())
+        .sum();
+    let requests: u64 = view
+        .upstreams
+        .iter()
+        .map(|upstream| upstream.requests.load(Ordering::Relaxed))
+        .sum();
+    json!({
+        "healthy": view.is_healthy(),
+        "drained": view.is_drained,
+        "in_flight": view.inflight.count() + driver.retired_count(host, slot),
+        "tunnels": view.inflight.tunnels() + retired_tunnels,
+        "requests": requests,
+        "upstreams": view.upstreams.iter().map(|upstream| of_upstream(upstream)).collect::<Vec<_>>(),
+    })
+}
+
+fn of_upstream(upstream: &Upstream) -> Value {
+    json!({
+        "address": upstream.address,
+        "health": upstream.health(),
+        "marked": upstream.is_marked(Instant::now()),
+        "in_flight": upstream.in_flight.load(Ordering::Relaxed),
+        "requests": upstream.requests.load(Ordering::Relaxed),
+        "last_failure": upstream.last_failure.load_full().map(|failure| failure.to_string()),
+    })
+}

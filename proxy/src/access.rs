@@ -1,0 +1,457 @@
+//! The access record of one request, and the log that it is written to.
+//!
+//! Owns the record's shape and the bounded way to the writer thread. A full buffer drops the line and counts it; a
+//! request never waits for the log.
+//!
+//! A line, wrapped here:
+//! ```json
+//! {"time":"2026-11-22T09:00:00.123Z","request_id":"9f86d081884c7d65","client":"192.0.2.1","protocol":"h2",
+//!  "site":"mana.so","method":"GET","host":"mana.so","path":"/a?b=c","status":200,"bytes_in":0,"bytes_out":5120,
+//!  "slot":"blue","upstream":"127.0.0.1:4000","generation":7,"attempts":1,"duration_us":1834,"connect_us":0,
+//!  "first_byte_us":1650,"outcome":"ok"}
+//! ```
+//! `status` is 499 where the client went away before it had one, and 0 never. `slot`, `upstream` and what follows are
+//! absent where nothing was forwarded. `outcome` is `ok`, `cut` (the response broke off), a fault's name, or
+//! `tunnel_closed`, `tunnel_idle`, `tunnel_failed`, `tunnel_cut`.
+
+use std::fs::{File, OpenOptions};
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant, SystemTime};
+
+use http::header::HeaderValue;
+use http::{StatusCode, Version};
+use mana_control::{Site, Slot, Upstream};
+use pingora::http::RequestHeader;
+use serde::Serialize;
+
+use crate::config::AccessLogTarget;
+use crate::exchange::Progress;
+use crate::fault::Fault;
+use crate::forward::Connection;
+use crate::select::Candidate;
+use crate::tunnel::{TunnelEnd, TunnelReport};
+
+/// Everything that is known of one request when it is over.
+#[derive(Debug)]
+pub struct Record {
+    /// 32 hexadecimal digits.
+    pub request_id: HeaderValue,
+    /// What went wrong, if anything did.
+    pub fault: Option<Fault>,
+    /// Who answered.
+    pub served: Served,
+    started: Instant,
+    client: HeaderValue,
+    protocol: &'static str,
+    head: Option<RecordHead>,
+    site: Option<Arc<Site>>,
+    upstream: Option<(Slot, Arc<Upstream>)>,
+    attempts: usize,
+    connect_us: u64,
+    progress: Progress,
+    tunnel: Option<TunnelReport>,
+}
+
+#[derive(Debug)]
+struct RecordHead {
+    method: http::Method,
+    uri: http::Uri,
+    host: Option<HeaderValue>,
+}
+
+/// Who answered a request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Served {
+    /// An upstream, or nobody.
+    Upstream,
+    /// The proxy itself.
+    Here {
+        /// The status of its answer.
+        status: StatusCode,
+        /// The bytes of its body.
+        body_out: u64,
+    },
+}
+
+impl Record {
+    /// The record of a request whose head was read.
+    pub fn new(connection: &Connection, head: &RequestHeader) -> Record {
+        let mut record = Record::refused(connection);
+        record.protocol = match head.version {
+            Version::HTTP_2 => "h2",
+            Version::HTTP_10 => "http/1.0",
+            _ => "http/1.1",
+        };
+        record.head = Some(RecordHead {
+            method: head.method.clone(),
+            uri: head.uri.clone(),
+            host: head.headers.get(http::header::HOST).cloned(),
+        });
+        record
+    }
+
+    /// The record of bytes that never became a request.
+    pub fn refused(connection: &Connection) -> Record {
+        Record {
+            request_id: request_id(),
+            fault: None,
+            served: Served::Upstream,
+            started: Instant::now(),
+            client: connection.client_ip.clone(),
+            protocol: "http/1.1",
+            head: None,
+            site: None,
+            upstream: None,
+            attempts: 0,
+            connect_us: 0,
+            progress: Progress::default(),
+            tunnel: None,
+        }
+    }
+
+    /// The answer that such bytes got.
+    pub fn refused_with(&mut self, status: StatusCode, body_out: usize) {
+        let body_out = body_out as u64;
+        self.served = Served::Here { status, body_out };
+    }
+
+    /// The site that the request is for.
+    pub fn site(&mut self, site: &Arc<Site>) {
+        self.site = Some(Arc::clone(site));
+    }
+
+    /// The upstream that the latest attempt reached.
+    pub fn upstream(&mut self, candidate: &Candidate, attempts: usize) {
+        self.upstream = Some((candidate.slot, Arc::clone(&candidate.upstream)));
+        self.attempts = attempts;
+    }
+
+    /// A new connection was made, beginning at `started`.
+    pub fn connected(&mut self, started: Instant) {
+        self.connect_us += micros(started.elapsed());
+    }
+
+    /// What moved in the latest attempt.
+    pub fn progress(&mut self, progress: &Progress) {
+        self.progress = *progress;
+    }
+
+    /// What a tunnel relayed.
+    pub fn tunnel(&mut self, report: TunnelReport) {
+        self.progress.body_in += report.bytes_in;
+        self.progress.body_out += report.bytes_out;
+        self.tunnel = Some(report);
+    }
+
+    /// The status that the client got, or would have got.
+    pub fn status(&self) -> StatusCode {
+        match (self.served, self.progress.status, self.fault) {
+            (Served::Here { status, .. }, _, _) => status,
+            (Served::Upstream, Some(status), _) => status,
+            (Served::Upstream, None, Some(fault)) => fault.status(),
+            (Served::Upstream, None, None) => Fault::ClientGone.status(),
+        }
+    }
+
+    /// The site's canonical host.
+    pub fn site_name(&self) -> Option<&str> {
+        self.site.as_ref().map(|site| site.settings.host.as_str())
+    }
+
+    /// The slot that answered.
+    pub fn slot(&self) -> Option<Slot> {
+        self.upstream.as_ref().map(|(slot, _)| *slot)
+    }
+
+    /// From the head's arrival until now.
+    pub fn duration(&self) -> Duration {
+        self.started.elapsed()
+    }
+
+    /// Whether the request became a tunnel.
+    pub fn is_tunnel(&self) -> bool {
+        self.tunnel.is_some()
+    }
+
+    fn outcome(&self) -> &'static str {
+        if let Some(tunnel) = self.tunnel {
+            return match tunnel.end {
+                TunnelEnd::Closed => "tunnel_closed",
+                TunnelEnd::Idle => "tunnel_idle",
+                TunnelEnd::Failed => "tunnel_failed",
+                TunnelEnd::Cut => "tunnel_cut",
+            };
+        }
+        match (self.fault, self.progress.status) {
+            (None, _) => "ok",
+            (Some(Fault::ClientGone), _) => "client_gone",
+            (Some(_), Some(_)) if self.served == Served::Upstream => "cut",
+            (Some(fault), _) => fault.name(),
+        }
+    }
+
+    fn line<'a>(&'a self, now: &'a str) -> Line<'a> {
+        let text = |value: &'a HeaderValue| value.to_str().unwrap_or_default();
+        let head = self.head.as_ref();
+        let uri = head.map(|head| &head.uri);
+        let bytes_out = match self.served {
+            Served::Here { body_out, .. } => body_out,
+            Served::Upstream => self.progress.body_out,
+        };
+        let first_byte = self
+            .progress
+            .first_byte
+            .map(|at| micros(at.into_std().saturating_duration_since(self.started)));
+        Line {
+            time: now,
+            request_id: text(&self.request_id),
+            client: text(&self.client),
+            protocol: self.protocol,
+            site: self.site_name(),
+            method: head.map(|head| head.method.as_str()),
+            host: uri
+                .and_then(|uri| uri.authority().map(|authority| authority.as_str()))
+                .or_else(|| head.and_then(|head| head.host.as_ref()).map(text)),
+            path: uri
+                .and_then(|uri| uri.path_and_query())
+                .map(|path| path.as_str()),
+            status: self.status().as_u16(),
+            bytes_in: self.progress.body_in,
+            bytes_out,
+            slot: self.slot(),
+            upstream: self.upstream.as_ref().map(|(_, u)| u.address.as_str()),
+            generation: self.site.as_ref().map(|site| site.generation),
+            attempts: self.upstream.as_ref().map(|_| self.attempts),
+            duration_us: micros(self.duration()),
+            connect_us: self.upstream.as_ref().map(|_| self.connect_us),
+            first_byte_us: first_byte,
+            outcome: self.outcome(),
+        }
+    }
+}
+
+#[derive(Serialize)]
+struct Line<'a> {
+    time: &'a str,
+    request_id: &'a str,
+    client: &'a str,
+    protocol: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    site: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    method: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    host: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    path: Option<&'a str>,
+    status: u16,
+    bytes_in: u64,
+    bytes_out: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    slot: Option<Slot>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    upstream: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    generation: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    attempts: Option<usize>,
+    duration_us: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    connect_us: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    first_byte_us: Option<u64>,
+    outcome: &'a str,
+}
+
+fn micros(duration: Duration) -> u64 {
+    u64::try_from(duration.as_micros()).unwrap_or(u64::MAX)
+}
+
+/// 128 random bits in hexadecimal.
+fn request_id() -> HeaderValue {
+    const DIGITS: &[u8; 16] = b"0123456789abcdef";
+    let mut text = [0_u8; 32];
+    let mut bits = fastrand::u128(..);
+    for digit in &mut text {
+        *digit = DIGITS[(bits & 0xf) as usize];
+        bits >>= 4;
+    }
+    // Hexadecimal digits are valid in a field.
+    HeaderValue::from_bytes(&text).unwrap_or_else(|_| HeaderValue::from_static("0"))
+}
+
+// === impl AccessLog ===
+
+/// Where records go. Cheap to clone; `off` costs nothing.
+#[derive(Clone)]
+pub struct AccessLog {
+    lines: Option<SyncSender<Vec<u8>>>,
+    control: Arc<LogControl>,
+}
+
+#[derive(Debug, Default)]
+struct LogControl {
+    dropped: AtomicU64,
+    reopen: AtomicBool,
+}
+
+/// The access log cannot be opened.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot open the access log {path}")]
+pub struct OpenError {
+    path: PathBuf,
+    source: io::Error,
+}
+
+impl AccessLog {
+    /// Opens the target and starts the writer thread, which ends when the last clone is dropped.
+    ///
+    /// # Errors
+    /// The file cannot be opened for appending, or the thread cannot be started.
+    pub fn open(
+        target: &AccessLogTarget,
+        buffer_lines: usize,
+    ) -> Result<(AccessLog, Option<JoinHandle<()>>), OpenError> {
+        let control = Arc::new(LogControl::default());
+        let sink = match target {
+            AccessLogTarget::Off => {
+                return Ok((
+                    AccessLog {
+                        lines: None,
+                        control,
+                    },
+                    None,
+                ));
+            }
+            AccessLogTarget::Stdout => Sink::Stdout,
+            AccessLogTarget::File(path) => Sink::open(path)?,
+        };
+        let (lines, receiver) = sync_channel(buffer_lines);
+        let writer = std::thread::Builder::new().name("access-log".to_owned());
+        let thread = writer
+            .spawn({
+                let control = Arc::clone(&control);
+                move || write_lines(sink, &receiver, &control)
+            })
+            .map_err(|source| OpenError {
+                path: PathBuf::from("(its thread)"),
+                source,
+            })?;
+        let log = AccessLog {
+            lines: Some(lines),
+            control,
+        };
+        Ok((log, Some(thread)))
+    }
+
+    /// Puts a record's line into the buffer, or drops it if the buffer is full.
+    pub fn write(&self, record: &Record) {
+        let Some(lines) = &self.lines else {
+            return;
+        };
+        let now = mana_control::journal::timestamp(SystemTime::now());
+        let mut line = Vec::with_capacity(LINE_BYTES_USUAL);
+        if serde_json::to_writer(&mut line, &record.line(&now)).is_err() {
+            self.control.dropped.fetch_add(1, Ordering::Relaxed);
+            return;
+        }
+        line.push(b'\n');
+        if lines.try_send(line).is_err() {
+            self.control.dropped.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    /// Lines that did not fit into the buffer.
+    pub fn dropped(&self) -> u64 {
+        self.control.dropped.load(Ordering::Relaxed)
+    }
+
+    /// Opens the file again before the next line, for log rotation.
+    pub fn reopen(&self) {
+        self.control.reopen.store(true, Ordering::Release);
+    }
+}
+
+enum Sink {
+    Stdout,
+    File { path: PathBuf, file: File },
+}
+
+impl Sink {
+    fn open(path: &Path) -> Result<Sink, OpenError> {
+        let opened = OpenOptions::new().create(true).append(true).open(path);
+        match opened {
+            Ok(file) => Ok(Sink::File {
+                path: path.to_owned(),
+                file,
+            }),
+            Err(source) => Err(OpenError {
+                path: path.to_owned(),
+                source,
+            }),
+        }
+    }
+
+    fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
+        match self {
+            Sink::Stdout => io::stdout().lock().write_all(bytes),
+            Sink::File { file, .. } => file.write_all(bytes),
+        }
+    }
+
+    fn reopen(&mut self) {
+        if let Sink::File { path, .. } = self {
+            match Sink::open(path) {
+                Ok(sink) => *self = sink,
+                Err(error) => {
+                    tracing::error!(%error, "cannot reopen the access log; the old file goes on");
+                }
+            }
+        }
+    }
+}
+
+fn write_lines(mut sink: Sink, lines: &Receiver<Vec<u8>>, control: &LogControl) {
+    let mut batch = Vec::new();
+    let mut has_failed = false;
+    loop {
+        let first = lines.recv_timeout(REOPEN_LOOK_INTERVAL);
+        if control.reopen.swap(false, Ordering::AcqRel) {
+            sink.reopen();
+        }
+        match first {
+            Ok(line) => batch.extend_from_slice(&line),
+            Err(RecvTimeoutError::Timeout) => continue,
+            Err(RecvTimeoutError::Disconnected) => return,
+        }
+        while batch.len() < BATCH_BYTES_MAX
+            && let Ok(line) = lines.try_recv()
+        {
+            batch.extend_from_slice(&line);
+        }
+        match sink.write(&batch) {
+            Ok(()) => has_failed = false,
+            Err(error) => {
+                let lost = batch.iter().filter(|byte| **byte == b'\n').count() as u64;
+                control.dropped.fetch_add(lost, Ordering::Relaxed);
+                if !has_failed {
+                    tracing::error!(%error, "cannot write the access log; lines are lost");
+                }
+                has_failed = true;
+            }
+        }
+        batch.clear();
+    }
+}
+
+/// Most lines fit without growing.
+const LINE_BYTES_USUAL: usize = 512;
+/// Lines that are written with one call.
+const BATCH_BYTES_MAX: usize = 64 * 1024;
+/// How soon a reopen is seen when nothing is logged.
+const REOPEN_LOOK_INTERVAL: Duration = Duration::from_millis(200);

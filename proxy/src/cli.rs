@@ -1,0 +1,143 @@
+//! The command line: argv in, a verb carried out, an exit code out.
+//!
+//! Owns the verbs, what they print and how they end. stdout is data, stderr is talk; every error is followed by one
+//! `hint:` line that says what to do next. `run` and `demo` are carried out by a [`Daemon`], everything else here or by
+//! the daemon at the other end of the control socket.
+
+mod arguments;
+mod check;
+mod exit;
+mod history;
+mod progress;
+mod remote;
+mod render;
+mod status;
+mod terminal;
+
+#[cfg(test)]
+mod tests;
+
+use std::error::Error;
+use std::ffi::OsString;
+use std::io;
+use std::path::Path;
+use std::process::ExitCode;
+
+use clap::Parser;
+
+use arguments::{Arguments, Command};
+pub use exit::Exit;
+use terminal::{Paint, Terminal};
+
+use crate::config::{Config, ConfigError};
+
+/// What serves. The seam between the command line and the data plane.
+pub trait Daemon {
+    /// Serves until told to stop. `file` is what a reload reads again.
+    ///
+    /// # Errors
+    /// It could not start, or could not go on; the chain of sources is shown to the operator.
+    fn run(&self, config: Config, file: &Path) -> Result<(), Box<dyn Error>>;
+
+    /// Serves a demonstration until told to stop.
+    ///
+    /// # Errors
+    /// As [`Daemon::run`].
+    fn demo(&self) -> Result<(), Box<dyn Error>>;
+}
+
+/// Carries out a command line; `arguments` starts with the name of the program.
+pub fn main(arguments: impl IntoIterator<Item = OsString>, daemon: &dyn Daemon) -> ExitCode {
+    let arguments = match Arguments::try_parse_from(arguments) {
+        Ok(arguments) => arguments,
+        Err(error) => return explain(&error).into(),
+    };
+    let paint = Paint::for_stdout(arguments.global.color);
+    let (mut data, mut talk) = (io::stdout(), io::stderr());
+    let mut terminal = Terminal::new(&mut data, &mut talk, paint);
+    carry_out(arguments, daemon, &mut terminal).into()
+}
+
+/// Help and version go to stdout and are no errors; all else that clap stops at is.
+fn explain(error: &clap::Error) -> Exit {
+    // When nobody listens there is nobody to be told so; the exit code still says how it went.
+    let _ = error.print();
+    if error.use_stderr() {
+        Exit::Usage
+    } else {
+        Exit::Done
+    }
+}
+
+fn carry_out(arguments: Arguments, daemon: &dyn Daemon, terminal: &mut Terminal<'_>) -> Exit {
+    let Arguments { global, command } = arguments;
+    match command {
+        Command::Run(file) => match Config::load(&file.config) {
+            Ok(config) => served(daemon.run(config, &file.config), terminal),
+            Err(error) => refuse_config(&error, terminal),
+        },
+        Command::Demo => served(daemon.demo(), terminal),
+        Command::Check(file) => check::check(&file.config, global.json, terminal),
+        Command::Remote(remote) => remote::call(remote, &global, terminal),
+    }
+}
+
+fn served(result: Result<(), Box<dyn Error>>, terminal: &mut Terminal<'_>) -> Exit {
+    let Err(error) = result else {
+        return Exit::Done;
+    };
+    let hint = "the lines above say what was done before; `mana-proxy check` looks at the configuration alone";
+    terminal.error(&with_sources(error.as_ref()), hint);
+    Exit::Failed
+}
+
+fn refuse_config(error: &ConfigError, terminal: &mut Terminal<'_>) -> Exit {
+    match error {
+        ConfigError::Unreadable { .. } => {
+            terminal.error(
+                &with_sources(error),
+                "name the file with --config, or let this user read it",
+            );
+        }
+        ConfigError::Faults(faults) => {
+            for fault in faults {
+                terminal.talk(&fault.to_string());
+            }
+            let (count, noun) = (
+                faults.len(),
+                if faults.len() == 1 { "fault" } else { "faults" },
+            );
+            let hint = "mend the lines above; deploy/mana-proxy.toml shows every key";
+            terminal.error(&format!("the configuration has {count} {noun}"), hint);
+        }
+    }
+    Exit::BadConfig
+}
+
+/// Data is written, or it is said why not. A verb that was carried out but cannot be reported has failed its caller.
+fn print(text: &str, exit: Exit, terminal: &mut Terminal<'_>) -> Exit {
+    match terminal.data(text) {
+        Ok(()) => exit,
+        Err(error) => {
+            let hint = "what was asked for may have been done; look at `mana-proxy status`";
+            terminal.error(&format!("cannot write to stdout: {error}"), hint);
+            if exit == Exit::Done {
+                Exit::Failed
+            } else {
+                exit
+            }
+        }
+    }
+}
+
+/// `cannot read a.toml: permission denied`
+fn with_sources(error: &dyn Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(error) = source {
+        text.push_str(": ");
+        text.push_str(&error.to_string());
+        source = error.source();
+    }
+    text
+}

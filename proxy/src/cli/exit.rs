@@ -1,0 +1,73 @@
+//! Exit codes: how a verb ended, and the number that says so. The only place that knows the numbers.
+
+use std::process::ExitCode;
+
+use mana_control::Code;
+
+/// How a verb ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Exit {
+    /// 0: it was done, or there was nothing to do.
+    Done,
+    /// 1: it was tried and did not work.
+    Failed,
+    /// 2: the daemon would not do it (refused, conflict, busy). Nothing was changed.
+    Refused,
+    /// 64 (`EX_USAGE`): the command line makes no sense.
+    Usage,
+    /// 69 (`EX_UNAVAILABLE`): the daemon cannot be reached.
+    Unreachable,
+    /// 78 (`EX_CONFIG`): the configuration has faults.
+    BadConfig,
+}
+
+// === impl Exit ===
+
+impl Exit {
+    /// The number. The values above 63 are those of sysexits(3).
+    pub fn code(self) -> u8 {
+        match self {
+            Exit::Done => 0,
+            Exit::Failed => 1,
+            Exit::Refused => 2,
+            Exit::Usage => 64,
+            Exit::Unreachable => 69,
+            Exit::BadConfig => 78,
+        }
+    }
+
+    /// What a refusal of the daemon means for the caller.
+    pub fn of_refusal(code: Option<Code>) -> Exit {
+        match code {
+            Some(Code::Refused | Code::Conflict | Code::Busy) => Exit::Refused,
+            Some(Code::Invalid) => Exit::Usage,
+            Some(Code::Failed) | None => Exit::Failed,
+        }
+    }
+}
+
+impl From<Exit> for ExitCode {
+    fn from(exit: Exit) -> ExitCode {
+        ExitCode::from(exit.code())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_refusal_has_its_exit_code() {
+        let codes = Code::ALL.map(|code| (code.as_str(), Exit::of_refusal(Some(code)).code()));
+        assert_eq!(
+            codes,
+            [
+                ("refused", 2),
+                ("busy", 2),
+                ("conflict", 2),
+                ("invalid", 64),
+                ("failed", 1)
+            ]
+        );
+    }
+}

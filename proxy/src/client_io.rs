@@ -1,0 +1,430 @@
+//! A client's connection as bytes: plain or TLS, buffered both ways, with a deadline for a client that does not read.
+//!
+//! Owns the socket, the bytes read ahead and the bytes not written yet. Does not know HTTP: `head.rs` says where a
+//! request head ends, the sessions of pingora parse and write. A [`ClientIo`] is a handle; its clones share one
+//! connection, so that the connection loop keeps hold of it while a session has a clone.
+
+use std::fmt;
+use std::future::Future;
+use std::io;
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use bytes::{Buf, BytesMut};
+use pingora::protocols::{
+    ALPN, GetProxyDigest, GetSocketDigest, GetTimingDigest, Peek, Shutdown, SocketDigest, Ssl,
+    TimingDigest, UniqueID,
+};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::TcpStream;
+use tokio::time::Sleep;
+use tokio_rustls::server::TlsStream;
+
+/// A handle to one client connection.
+#[derive(Clone)]
+pub struct ClientIo {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    inner: Mutex<Inner>,
+    peer: SocketAddr,
+    is_h2: bool,
+}
+
+struct Inner {
+    transport: Transport,
+    /// Bytes read and not handed out.
+    read: BytesMut,
+    /// How many of the bytes in `read` may be handed out; `usize::MAX` = all, and what the socket has then.
+    readable: usize,
+    /// Bytes accepted and not written: `written < WRITE_BUFFER_BYTES`.
+    write: BytesMut,
+    stall: Stall,
+}
+
+/// What lies below HTTP.
+pub enum Transport {
+    /// A listener of `listen.http`.
+    Plain(TcpStream),
+    /// A listener of `listen.https`, after the handshake.
+    Tls(Box<TlsStream<TcpStream>>),
+}
+
+impl ClientIo {
+    /// A connection whose reader may be stuck for `stall` before writing to it fails.
+    pub fn new(transport: Transport, peer: SocketAddr, stall: Duration) -> ClientIo {
+        let is_h2 = match &transport {
+            Transport::Plain(_) => false,
+            Transport::Tls(tls) => tls.get_ref().1.alpn_protocol() == Some(b"h2"),
+        };
+        let inner = Inner {
+            transport,
+            read: BytesMut::new(),
+            readable: usize::MAX,
+            write: BytesMut::new(),
+            stall: Stall {
+                limit: stall,
+                timer: None,
+            },
+        };
+        ClientIo {
+            shared: Arc::new(Shared {
+                inner: Mutex::new(inner),
+                peer,
+                is_h2,
+            }),
+        }
+    }
+
+    /// Whether the client chose HTTP/2 in the handshake.
+    pub fn is_h2(&self) -> bool {
+        self.shared.is_h2
+    }
+
+    /// The address at the other end.
+    pub fn peer(&self) -> SocketAddr {
+        self.shared.peer
+    }
+
+    /// Calls `look` with the bytes read ahead.
+    pub fn with_read<T>(&self, look: impl FnOnce(&[u8]) -> T) -> T {
+        look(&self.lock().read)
+    }
+
+    /// Reads more bytes ahead; `Ok(0)` when the client has sent its last byte.
+    ///
+    /// # Cancel safety
+    /// No byte is lost when the future is dropped.
+    pub async fn read_ahead(&self) -> io::Result<usize> {
+        std::future::poll_fn(|cx| {
+            let inner = &mut *self.lock();
+            inner.read.reserve(READ_AHEAD_BYTES);
+            poll_read_into(&mut inner.transport, &mut inner.read, cx)
+        })
+        .await
+    }
+
+    /// Hands out just the next `count` bytes, until [`ClientIo::hand_out_all`]. A request head is handed out alone, so
+    /// that the bytes behind it stay here, whether they are its body, the next request or a tunnel's first bytes.
+    pub fn hand_out_only(&self, count: usize) {
+        self.lock().readable = count;
+    }
+
+    /// Hands out everything again.
+    pub fn hand_out_all(&self) {
+        self.lock().readable = usize::MAX;
+    }
+
+    /// Drops `count` bytes from the front of those read ahead.
+    pub fn discard(&self, count: usize) {
+        let inner = &mut *self.lock();
+        let count = count.min(inner.read.len());
+        inner.read.advance(count);
+    }
+
+    /// Puts bytes back in front of those read ahead.
+    pub fn unread(&self, bytes: BytesMut) {
+        let inner = &mut *self.lock();
+        if inner.read.is_empty() {
+            inner.read = bytes;
+        } else {
+            let mut joined = bytes;
+            joined.extend_from_slice(&inner.read);
+            inner.read = joined;
+        }
+    }
+
+    /// Resolves when the client has closed its sending side or the connection failed. What else arrives meanwhile (a
+    /// pipelined request) is kept for the next read, up to a bound behind which the end is no longer seen.
+    ///
+    /// # Cancel safety
+    /// No byte is lost when the future is dropped.
+    pub async fn gone(&self) {
+        loop {
+            let read = std::future::poll_fn(|cx| {
+                let inner = &mut *self.lock();
+                if inner.read.len() >= READ_AHEAD_MAX {
+                    return Poll::Pending;
+                }
+                poll_read_into(&mut inner.transport, &mut inner.read, cx)
+            })
+            .await;
+            match read {
+                Ok(0) | Err(_) => return,
+                Ok(_) => {}
+            }
+        }
+    }
+
+    /// Writes out what was accepted.
+    pub async fn flush(&self) -> io::Result<()> {
+        std::future::poll_fn(|cx| self.lock().poll_flush(cx)).await
+    }
+
+    /// Writes out what was accepted and closes the sending side.
+    pub async fn close_write(&self) -> io::Result<()> {
+        std::future::poll_fn(|cx| self.lock().poll_shutdown(cx)).await
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Inner> {
+        // Poisoned only if a poll panicked; the connection's task is gone then, and with it every handle.
+        self.shared
+            .inner
+            .lock()
+            .unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+}
+
+// === impl Inner ===
+
+impl Inner {
+    fn tcp(&self) -> &TcpStream {
+        match &self.transport {
+            Transport::Plain(tcp) => tcp,
+            Transport::Tls(tls) => tls.get_ref().0,
+        }
+    }
+
+    fn poll_read(&mut self, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        if self.readable == 0 {
+            // A reader that wants more than it was allowed made a mistake; an end is the safest thing to show it.
+            return Poll::Ready(Ok(()));
+        }
+        if !self.read.is_empty() {
+            let count = self.read.len().min(buf.remaining()).min(self.readable);
+            buf.put_slice(&self.read[..count]);
+            self.read.advance(count);
+            if self.read.is_empty() && self.read.capacity() > READ_KEEP_BYTES {
+                self.read = BytesMut::new();
+            }
+            if self.readable != usize::MAX {
+                self.readable -= count;
+            }
+            return Poll::Ready(Ok(()));
+        }
+        match &mut self.transport {
+            Transport::Plain(tcp) => Pin::new(tcp).poll_read(cx, buf),
+            Transport::Tls(tls) => Pin::new(tls).poll_read(cx, buf),
+        }
+    }
+
+    fn poll_write(&mut self, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        if self.write.len() + bytes.len() <= WRITE_BUFFER_BYTES {
+            // Head and small body leave as one record and one segment: nothing is written before the flush.
+            self.write.extend_from_slice(bytes);
+            return Poll::Ready(Ok(bytes.len()));
+        }
+        if !self.write.is_empty() {
+            let room = WRITE_BUFFER_BYTES - self.write.len();
+            if room > 0 {
+                self.write.extend_from_slice(&bytes[..room]);
+                return Poll::Ready(Ok(room));
+            }
+            ready!(self.poll_drain(cx))?;
+            return self.poll_write(cx, bytes);
+        }
+        let written = poll_write_transport(&mut self.transport, bytes, cx);
+        self.stall.watch(written, cx)
+    }
+
+    fn poll_drain(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        while !self.write.is_empty() {
+            let written = poll_write_transport(&mut self.transport, &self.write, cx);
+            match ready!(self.stall.watch(written, cx))? {
+                0 => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
+                count => self.write.advance(count),
+            }
+        }
+        if self.write.capacity() > WRITE_KEEP_BYTES {
+            self.write = BytesMut::new();
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        ready!(self.poll_drain(cx))?;
+        let flushed = match &mut self.transport {
+            Transport::Plain(tcp) => Pin::new(tcp).poll_flush(cx),
+            Transport::Tls(tls) => Pin::new(tls).poll_flush(cx),
+        };
+        self.stall.watch(flushed, cx)
+    }
+
+    fn poll_shutdown(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        ready!(self.poll_drain(cx))?;
+        let closed = match &mut self.transport {
+            Transport::Plain(tcp) => Pin::new(tcp).poll_shutdown(cx),
+            Transport::Tls(tls) => Pin::new(tls).poll_shutdown(cx),
+        };
+        self.stall.watch(closed, cx)
+    }
+}
+
+fn poll_write_transport(
+    transport: &mut Transport,
+    bytes: &[u8],
+    cx: &mut Context<'_>,
+) -> Poll<io::Result<usize>> {
+    match transport {
+        Transport::Plain(tcp) => Pin::new(tcp).poll_write(cx, bytes),
+        Transport::Tls(tls) => Pin::new(tls).poll_write(cx, bytes),
+    }
+}
+
+fn poll_read_into(
+    transport: &mut Transport,
+    into: &mut BytesMut,
+    cx: &mut Context<'_>,
+) -> Poll<io::Result<usize>> {
+    match transport {
+        Transport::Plain(tcp) => poll_read_chunk(Pin::new(tcp), into, cx),
+        Transport::Tls(tls) => poll_read_chunk(Pin::new(tls), into, cx),
+    }
+}
+
+/// One `poll_read` into the room behind `into`'s bytes.
+fn poll_read_chunk<R: AsyncRead>(
+    reader: Pin<&mut R>,
+    into: &mut BytesMut,
+    cx: &mut Context<'_>,
+) -> Poll<io::Result<usize>> {
+    let start = into.len();
+    let end = start + READ_AHEAD_BYTES;
+    into.resize(end, 0);
+    let mut buf = ReadBuf::new(&mut into[start..]);
+    let polled = reader.poll_read(cx, &mut buf);
+    let count = buf.filled().len();
+    into.truncate(start + count);
+    ready!(polled)?;
+    Poll::Ready(Ok(count))
+}
+
+// === impl Stall ===
+
+/// Ends a write that made no progress for `limit`. The timer exists only while a write waits.
+struct Stall {
+    limit: Duration,
+    timer: Option<Pin<Box<Sleep>>>,
+}
+
+impl Stall {
+    fn watch<T>(
+        &mut self,
+        polled: Poll<io::Result<T>>,
+        cx: &mut Context<'_>,
+    ) -> Poll<io::Result<T>> {
+        if polled.is_ready() {
+            self.timer = None;
+            return polled;
+        }
+        let limit = self.limit;
+        let timer = self
+            .timer
+            .get_or_insert_with(|| Box::pin(tokio::time::sleep(limit)));
+        ready!(timer.as_mut().poll(cx));
+        Poll::Ready(Err(io::ErrorKind::TimedOut.into()))
+    }
+}
+
+// === impl pingora's IO for ClientIo ===
+
+impl AsyncRead for ClientIo {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        self.lock().poll_read(cx, buf)
+    }
+}
+
+impl AsyncWrite for ClientIo {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        self.lock().poll_write(cx, bytes)
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.lock().poll_flush(cx)
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.lock().poll_shutdown(cx)
+    }
+}
+
+impl Shutdown for ClientIo {
+    fn shutdown<'life0, 'async_trait>(
+        &'life0 mut self,
+    ) -> Pin<Box<dyn Future<Output = ()> + Send + 'async_trait>>
+    where
+        'life0: 'async_trait,
+        Self: 'async_trait,
+    {
+        // The connection loop closes, after it has lingered for what the client still sends; here only what was
+        // accepted goes out. A failure shows again at the close.
+        Box::pin(async {
+            self.flush().await.ok();
+        })
+    }
+}
+
+impl UniqueID for ClientIo {
+    fn id(&self) -> i32 {
+        use std::os::fd::AsRawFd;
+        self.lock().tcp().as_raw_fd()
+    }
+}
+
+impl Ssl for ClientIo {
+    fn selected_alpn_proto(&self) -> Option<ALPN> {
+        self.shared.is_h2.then_some(ALPN::H2)
+    }
+}
+
+impl Peek for ClientIo {}
+
+impl GetTimingDigest for ClientIo {
+    fn get_timing_digest(&self) -> Vec<Option<TimingDigest>> {
+        Vec::new()
+    }
+}
+
+impl GetProxyDigest for ClientIo {
+    fn get_proxy_digest(&self) -> Option<Arc<pingora::protocols::raw_connect::ProxyDigest>> {
+        None
+    }
+}
+
+impl GetSocketDigest for ClientIo {
+    fn get_socket_digest(&self) -> Option<Arc<SocketDigest>> {
+        None
+    }
+}
+
+impl fmt::Debug for ClientIo {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ClientIo")
+            .field("peer", &self.shared.peer)
+            .field("is_h2", &self.shared.is_h2)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Bytes read at a time for a request head; most heads fit.
+const READ_AHEAD_BYTES: usize = 4096;
+/// A read buffer above this is given back once it is empty, so that an idle connection costs little.
+const READ_KEEP_BYTES: usize = 0;
+/// Bytes that wait for a flush: one TLS record.
+const WRITE_BUFFER_BYTES: usize = 16 * 1024;
+/// A write buffer above this is given back once it is empty.
+const WRITE_KEEP_BYTES: usize = 0;
+/// Bytes of later requests that are read while one is being answered.
+const READ_AHEAD_MAX: usize = 16 * 1024;

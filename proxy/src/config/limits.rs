@@ -1,0 +1,73 @@
+//! How much there may be: the `[limits]` section, with its defaults and why they are what they are.
+
+/// `[limits]`: bounds on what peers can make the process hold. Sizes in the file: `16KiB`, `10MiB`, `1GiB`, or bytes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// `connections`, default 20000, 1 to 1000000: client connections at once; the next one is closed unanswered.
+    ///
+    /// Each takes a file descriptor and, with HTTP/2, some tens of KiB. Too low turns users away at a peak, too high
+    /// lets a flood end in no memory or no descriptors, which hits everyone.
+    pub connections: usize,
+    /// `head_bytes`, default `64KiB`, `1KiB` to `1MiB`: a request head, names and values; then 431.
+    ///
+    /// Browsers send at most some 16 KiB of cookies. Lower locks those users out, higher is memory for each connection.
+    pub head_bytes: usize,
+    /// `headers`, default 100, 10 to 1000: header fields of a request; then 431.
+    ///
+    /// Real requests behind a CDN have about 40. Lower breaks such a chain, higher only helps who probes for limits.
+    pub headers: usize,
+    /// `uri_bytes`, default `16KiB`, `256B` to `64KiB`: the request target; then 414.
+    ///
+    /// Longer links do not survive browsers and mail clients. Lower breaks long search queries and signed URLs.
+    pub uri_bytes: usize,
+    /// `body_bytes`, default absent: the request body; then 413. Absent = no limit.
+    ///
+    /// Bodies are passed on as they arrive, so that their size costs the proxy nothing; the application knows better
+    /// what it accepts. Set it where it does not. Too low breaks uploads.
+    pub body_bytes: Option<u64>,
+    /// `requests_per_connection`, default 10000, 1 to 1000000000: then the connection is closed in good order.
+    ///
+    /// It bounds what one connection can pile up and spreads long-lived clients anew over the workers. 1 is no
+    /// keep-alive: a handshake for every request.
+    pub requests_per_connection: usize,
+    /// `h2_streams`, default 100, 1 to 1000: concurrent requests of one HTTP/2 connection.
+    ///
+    /// RFC 9113 s6.5.2 asks for no less than 100, "so as not to unnecessarily limit parallelism"
+    /// (<https://www.rfc-editor.org/rfc/rfc9113#section-6.5.2>). Lower makes pages with many parts load in steps,
+    /// higher lets one connection occupy the upstream.
+    pub h2_streams: u32,
+    /// `pool_idle_per_upstream`, default 64, 0 to 10000: unused connections kept for each upstream by each worker.
+    ///
+    /// 0 is a new connection for every request. Too high holds sockets in the upstream for a peak that is over;
+    /// `upstream_idle` lets them go soon in any case.
+    pub pool_idle_per_upstream: usize,
+    /// `attempts`, default 3, 1 to 10: upstream connection attempts of one request; then 502.
+    ///
+    /// Three reach the second address of a name and the other slot. 1 is no failover, more only multiplies the load on
+    /// an upstream in trouble.
+    pub attempts: usize,
+    /// `tunnels`, default 10000, 1 to 1000000: upgraded connections at once; the next upgrade is answered 503.
+    ///
+    /// A tunnel takes two file descriptors for as long as it lives. Too low refuses websockets, too high lets them take
+    /// the descriptors of requests.
+    pub tunnels: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Limits {
+        Limits {
+            connections: 20_000,
+            head_bytes: 64 * KIB,
+            headers: 100,
+            uri_bytes: 16 * KIB,
+            body_bytes: None,
+            requests_per_connection: 10_000,
+            h2_streams: 100,
+            pool_idle_per_upstream: 64,
+            attempts: 3,
+            tunnels: 10_000,
+        }
+    }
+}
+
+const KIB: usize = 1024;

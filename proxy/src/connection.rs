@@ -1,0 +1,393 @@
+//! One client connection: handshake, then requests until one side has had enough.
+//!
+//! Owns the loops of HTTP/1 and HTTP/2 around `forward.rs`, with their deadlines between requests, and the polite end:
+//! a client is never cut off from a response by bytes that it was still sending.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::header::HeaderValue;
+use pingora::protocols::Digest;
+use pingora::protocols::http::ServerSession;
+use pingora::protocols::http::v2::server::{H2Accept, H2Options, HttpSession as H2Session};
+use pingora::protocols::http::v2::server::{default_h2_options, handshake as h2_handshake};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::time::{Instant, timeout, timeout_at};
+
+use crate::access::Record;
+use crate::answer::error_page;
+use crate::client_io::{ClientIo, Transport};
+use crate::edge::Scheme;
+use crate::forward::{self, Connection, Next};
+use crate::head::{HeadFault, HeadLimits, HeadScan, leading_empty_lines, scan};
+use crate::worker::{Accepted, Phase, Settings, Worker};
+
+/// Serves a connection to its end.
+pub async fn serve(accepted: Accepted, worker: Arc<Worker>) {
+    let settings = worker.shared.settings.load_full();
+    // The count of connections falls when this is dropped, at the very end.
+    let _ticket = accepted.ticket;
+    let tcp = match tokio::net::TcpStream::from_std(accepted.tcp) {
+        Ok(tcp) => tcp,
+        Err(error) => {
+            tracing::warn!(%error, "cannot register a connection");
+            return;
+        }
+    };
+    let peer = accepted.peer;
+    // Responses must not wait for acknowledgements; a socket that refuses the option still works.
+    tcp.set_nodelay(true).ok();
+    let transport = match accepted.scheme {
+        Scheme::Http => Transport::Plain(tcp),
+        Scheme::Https => {
+            let handshake = worker.shared.keyring.acceptor().accept(tcp);
+            match timeout(settings.timeouts.handshake, handshake).await {
+                Ok(Ok(tls)) => Transport::Tls(Box::new(tls)),
+                Ok(Err(error)) => {
+                    worker.shared.metrics.reject("handshake");
+                    tracing::debug!(%peer, %error, "handshake failed");
+                    return;
+                }
+                Err(_) => {
+                    worker.shared.metrics.reject("handshake_timeout");
+                    return;
+                }
+            }
+        }
+    };
+    let io = ClientIo::new(transport, peer, settings.timeouts.client_stall);
+    let ip = peer.ip().to_canonical().to_string();
+    let connection = Arc::new(Connection {
+        scheme: accepted.scheme,
+        peer,
+        // An address has only bytes that are valid in a field.
+        client_ip: HeaderValue::from_str(&ip).unwrap_or_else(|_| HeaderValue::from_static("")),
+        io,
+    });
+    if connection.io.is_h2() {
+        serve_h2(connection, worker, &settings).await;
+    } else {
+        serve_h1(&connection, &worker).await;
+    }
+}
+
+// === HTTP/1 ===
+
+async fn serve_h1(connection: &Connection, worker: &Arc<Worker>) {
+    let io = &connection.io;
+    let mut served = 0;
+    loop {
+        let settings = worker.shared.settings.load_full();
+        let end = match read_head(io, worker, &settings, served == 0).await {
+            HeadRead::Complete(end) => end,
+            HeadRead::Over => return close(io).await,
+            HeadRead::Refused(fault) => {
+                worker.shared.metrics.reject(reject_name(fault));
+                return refuse(connection, worker, fault.status(), &fault.to_string()).await;
+            }
+            HeadRead::TimedOut => {
+                worker.shared.metrics.reject("request_head_timeout");
+                let reason = "the request head did not arrive in time";
+                return refuse(
+                    connection,
+                    worker,
+                    http::StatusCode::REQUEST_TIMEOUT,
+                    reason,
+                )
+                .await;
+            }
+        };
+        io.hand_out_only(end);
+        let mut session = ServerSession::new_http1(Box::new(io.clone()));
+        // The deadlines are in `exchange.rs`, where it is known who is being waited for.
+        session.set_read_timeout(None);
+        let read = session.read_request().await;
+        io.hand_out_all();
+        if !matches!(read, Ok(true)) {
+            // The session's parser refuses something that passed ours: an ambiguous authority, for one.
+            worker.shared.metrics.reject("malformed");
+            let reason = "the request head is malformed";
+            return refuse(connection, worker, http::StatusCode::BAD_REQUEST, reason).await;
+        }
+        if let ServerSession::H1(session) = &mut session {
+            session.set_pipelining_enabled(true);
+            session.set_total_drain_timeout(Some(settings.timeouts.client_stall));
+        }
+        served += 1;
+        let is_last = served >= settings.limits.requests_per_connection;
+        match forward::serve(session, connection, worker, is_last).await {
+            Next::Reuse(Some(bytes)) => io.unread(bytes),
+            Next::Reuse(None) => {}
+            Next::Close => return close(io).await,
+            Next::Abort => return,
+        }
+    }
+}
+
+enum HeadRead {
+    Complete(usize),
+    /// The client closed, or rested for too long, or the process is on its way out.
+    Over,
+    Refused(HeadFault),
+    TimedOut,
+}
+
+/// Reads ahead until a whole request head is there. A connection at rest may stay for `timeouts.idle`; from its first
+/// byte a head has `timeouts.request_head` in total, however it trickles.
+async fn read_head(
+    io: &ClientIo,
+    worker: &Worker,
+    settings: &Settings,
+    is_first: bool,
+) -> HeadRead {
+    let limits = HeadLimits {
+        head_bytes: settings.limits.head_bytes,
+        uri_bytes: settings.limits.uri_bytes,
+        headers: settings.limits.headers,
+    };
+    let head_time = settings.timeouts.request_head;
+    let mut deadline = is_first.then(|| Instant::now() + head_time);
+    let mut searched = 0;
+    loop {
+        let empty_lines = io.with_read(leading_empty_lines);
+        if empty_lines > 0 {
+            io.discard(empty_lines);
+            searched = 0;
+        }
+        let (verdict, length) = io.with_read(|bytes| (scan(bytes, searched, limits), bytes.len()));
+        match verdict {
+            HeadScan::Complete { end } => return HeadRead::Complete(end),
+            HeadScan::Refused(fault) => return HeadRead::Refused(fault),
+            HeadScan::Partial => searched = length,
+        }
+        if length > 0 && deadline.is_none() {
+            deadline = Some(Instant::now() + head_time);
+        }
+        let read = match deadline {
+            Some(deadline) => match timeout_at(deadline, io.read_ahead()).await {
+                Ok(read) => read,
+                Err(_) if length == 0 => return HeadRead::Over,
+                Err(_) => return HeadRead::TimedOut,
+            },
+            None => match rest(io, worker, settings.timeouts.idle).await {
+                Some(read) => read,
+                None => return HeadRead::Over,
+            },
+        };
+        match read {
+            Ok(0) | Err(_) => return HeadRead::Over,
+            Ok(_) => {}
+        }
+    }
+}
+
+/// Waits for the first byte of the next request. On the way out a connection at rest has [`REST_WHEN_DRAINING`]: a
+/// request that is on its way meets an open connection, and its response says that it was the last one.
+async fn rest(io: &ClientIo, worker: &Worker, idle: Duration) -> Option<std::io::Result<usize>> {
+    let draining = async {
+        worker.shared.reached(Phase::Draining).await;
+        tokio::time::sleep(REST_WHEN_DRAINING).await;
+    };
+    tokio::select! {
+        biased;
+        read = io.read_ahead() => Some(read),
+        () = tokio::time::sleep(idle) => None,
+        () = draining => None,
+    }
+}
+
+/// Answers a head that never became a request, and closes.
+async fn refuse(connection: &Connection, worker: &Worker, status: http::StatusCode, reason: &str) {
+    let mut record = Record::refused(connection);
+    let answer = error_page(status, reason, None, None, None, &record.request_id);
+    record.refused_with(status, answer.body.len());
+    let mut bytes = Vec::with_capacity(512 + answer.body.len());
+    let code = status.as_u16();
+    let phrase = status.canonical_reason().unwrap_or("Error");
+    bytes.extend_from_slice(format!("HTTP/1.1 {code} {phrase}\r\n").as_bytes());
+    answer.head.header_to_h1_wire(&mut bytes);
+    bytes.extend_from_slice(b"connection: close\r\n\r\n");
+    bytes.extend_from_slice(&answer.body);
+    worker.finished(record);
+    let mut io = connection.io.clone();
+    io.hand_out_all();
+    if io.write_all(&bytes).await.is_ok() {
+        close(&connection.io).await;
+    }
+}
+
+fn reject_name(fault: HeadFault) -> &'static str {
+    match fault {
+        HeadFault::TargetTooLong => "uri_bytes",
+        HeadFault::TooLarge => "head_bytes",
+        HeadFault::Version | HeadFault::TransferCoding | HeadFault::Malformed(_) => "malformed",
+    }
+}
+
+/// Closes the sending side and takes what the client still sends, for a bounded time and amount. A socket that is closed
+/// with unread bytes resets the connection, and the client may lose a response that it has not read yet
+/// (RFC 9112 s9.6).
+async fn close(io: &ClientIo) {
+    if timeout(LINGER_TIME, io.close_write()).await.is_err() {
+        return;
+    }
+    let mut io = io.clone();
+    let linger = async {
+        let mut scratch = vec![0_u8; 16 * 1024];
+        let mut taken = 0;
+        while let Ok(count @ 1..) = io.read(&mut scratch).await {
+            taken += count;
+            if taken > LINGER_BYTES_MAX {
+                return;
+            }
+        }
+    };
+    // However it ends, the connection is over.
+    timeout(LINGER_TIME, linger).await.ok();
+}
+
+// === HTTP/2 ===
+
+async fn serve_h2(connection: Arc<Connection>, worker: Arc<Worker>, settings: &Settings) {
+    let options = h2_options(settings);
+    let stream = Box::new(connection.io.clone());
+    let preface = h2_handshake(stream, Some(options));
+    let Ok(Ok(mut h2)) = timeout(settings.timeouts.request_head, preface).await else {
+        worker.shared.metrics.reject("h2_preface");
+        return;
+    };
+    let digest = Arc::new(Digest::default());
+    let active = Arc::new(Active::default());
+    let mut accepted = 0;
+    let mut malformed = 0;
+    let mut is_going_away = false;
+    let mut drain_deadline: Option<Instant> = None;
+    loop {
+        let next = tokio::select! {
+            biased;
+            () = worker.shared.reached(Phase::Draining), if !is_going_away => {
+                is_going_away = true;
+                h2.graceful_shutdown();
+                continue;
+            }
+            next = H2Session::from_h2_conn(&mut h2, Arc::clone(&digest)) => next,
+            () = active.idle_for(settings.timeouts.idle) => {
+                if is_going_away {
+                    return;
+                }
+                // GOAWAY first: a request that is on its way is refused in a way that is safe to repeat.
+                is_going_away = true;
+                drain_deadline = Some(Instant::now() + settings.timeouts.h2_drain);
+                h2.graceful_shutdown();
+                continue;
+            }
+            () = until(drain_deadline) => return,
+        };
+        match next {
+            Ok(Some(H2Accept::Session(session))) => {
+                accepted += 1;
+                if accepted >= settings.limits.requests_per_connection && !is_going_away {
+                    is_going_away = true;
+                    h2.graceful_shutdown();
+                }
+                spawn_stream(session, &connection, &worker, &active, settings);
+            }
+            Ok(Some(H2Accept::Rejected)) => {
+                malformed += 1;
+                worker.shared.metrics.reject("malformed");
+                if malformed >= H2_MALFORMED_MAX {
+                    return;
+                }
+            }
+            Ok(None) | Err(_) => return,
+        }
+    }
+}
+
+fn spawn_stream(
+    session: H2Session,
+    connection: &Arc<Connection>,
+    worker: &Arc<Worker>,
+    active: &Arc<Active>,
+    settings: &Settings,
+) {
+    let mut session = ServerSession::new_http2(session);
+    session.set_write_timeout(Some(settings.timeouts.client_stall));
+    let connection = Arc::clone(connection);
+    let worker = Arc::clone(worker);
+    let one = ActiveOne::count(active);
+    tokio::spawn(async move {
+        forward::serve(session, &connection, &worker, false).await;
+        drop(one);
+    });
+}
+
+fn h2_options(settings: &Settings) -> H2Options {
+    let mut options = default_h2_options();
+    let head_bytes = u32::try_from(settings.limits.head_bytes).unwrap_or(u32::MAX);
+    options
+        .max_header_list_size(head_bytes)
+        .max_concurrent_streams(settings.limits.h2_streams)
+        .initial_window_size(H2_STREAM_WINDOW)
+        .initial_connection_window_size(H2_CONNECTION_WINDOW)
+        .max_send_buffer_size(H2_SEND_BUFFER);
+    options
+}
+
+async fn until(deadline: Option<Instant>) {
+    match deadline {
+        Some(deadline) => tokio::time::sleep_until(deadline).await,
+        None => std::future::pending().await,
+    }
+}
+
+/// The streams of one HTTP/2 connection that are being served.
+#[derive(Debug, Default)]
+struct Active {
+    count: std::sync::atomic::AtomicUsize,
+    fell: tokio::sync::Notify,
+}
+
+impl Active {
+    /// Resolves when nothing was served for `idle`; starts anew with each call.
+    async fn idle_for(&self, idle: Duration) {
+        use std::sync::atomic::Ordering;
+        while self.count.load(Ordering::Acquire) > 0 {
+            self.fell.notified().await;
+        }
+        tokio::time::sleep(idle).await;
+    }
+}
+
+struct ActiveOne(Arc<Active>);
+
+impl ActiveOne {
+    fn count(active: &Arc<Active>) -> ActiveOne {
+        active
+            .count
+            .fetch_add(1, std::sync::atomic::Ordering::AcqRel);
+        ActiveOne(Arc::clone(active))
+    }
+}
+
+impl Drop for ActiveOne {
+    fn drop(&mut self) {
+        self.0
+            .count
+            .fetch_sub(1, std::sync::atomic::Ordering::AcqRel);
+        self.0.fell.notify_one();
+    }
+}
+
+/// How long a connection at rest stays open once the process is on its way out.
+const REST_WHEN_DRAINING: Duration = Duration::from_secs(2);
+/// How long, and for how much, a closed connection is read on.
+const LINGER_TIME: Duration = Duration::from_secs(2);
+const LINGER_BYTES_MAX: usize = 1 << 20;
+/// Requests of one HTTP/2 connection that may be malformed before it is closed.
+const H2_MALFORMED_MAX: usize = 32;
+/// Upload bytes under way per stream and per connection: 1 MiB at 50 ms round trip is 160 Mbit/s.
+const H2_STREAM_WINDOW: u32 = 1 << 20;
+const H2_CONNECTION_WINDOW: u32 = 4 << 20;
+/// Response bytes that wait per stream for the client's window.
+const H2_SEND_BUFFER: usize = 256 * 1024;

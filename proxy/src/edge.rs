@@ -1,0 +1,248 @@
+//! The first decision about a request: redirect it, refuse it, or forward it to a site.
+//!
+//! Owns which names lead where. Pure: the head and the table in, a verdict out. Runs after the head was found to be
+//! well formed (`head.rs`) and before anything is sent to an upstream. ACME challenges will be answered here, before
+//! every other rule.
+
+use std::sync::Arc;
+
+use http::{Method, StatusCode};
+use mana_control::{NameRole, Site, Table};
+
+/// How the client's connection reached the proxy.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Scheme {
+    /// A listener of `listen.http`.
+    Http,
+    /// A listener of `listen.https`.
+    Https,
+}
+
+impl Scheme {
+    /// `http` or `https`.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Scheme::Http => "http",
+            Scheme::Https => "https",
+        }
+    }
+}
+
+/// The part of a request head that the verdict depends on.
+#[derive(Clone, Copy, Debug)]
+pub struct Asked<'a> {
+    /// How it came.
+    pub scheme: Scheme,
+    /// Its method.
+    pub method: &'a Method,
+    /// Host and port as the client wrote them; empty when it named none.
+    pub authority: &'a str,
+    /// Path and query, byte for byte.
+    pub path_and_query: &'a str,
+}
+
+/// Where https is to be found, for redirects.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum HttpsPort {
+    /// There is no https listener: sites are served over http.
+    None,
+    /// The port of the first https listener.
+    Port(u16),
+}
+
+/// What is done with a request.
+#[derive(Clone, Debug)]
+pub enum Verdict {
+    /// Send the client to `location`.
+    Redirect {
+        /// 301 for GET and HEAD, 308 for the rest, whose method and body must be kept (RFC 9110 s15.4.9).
+        status: StatusCode,
+        /// An absolute URL on a configured host, never on one that the client chose.
+        location: String,
+    },
+    /// Answer with this status.
+    Refuse {
+        /// 400, 405 or 421.
+        status: StatusCode,
+        /// The sentence of the error page.
+        reason: &'static str,
+    },
+    /// Forward it.
+    Forward(Arc<Site>),
+}
+
+/// Decides what is done with a request.
+pub fn verdict(asked: Asked<'_>, table: &Table, https_port: HttpsPort) -> Verdict {
+    if asked.method == Method::TRACE || asked.method == Method::CONNECT {
+        return Verdict::Refuse {
+            status: StatusCode::METHOD_NOT_ALLOWED,
+            reason: "this method is not served",
+        };
+    }
+    let (name, port) = split_authority(asked.authority);
+    let Some((site, role)) = table.by_name(name) else {
+        return refuse_host(asked.scheme, name);
+    };
+    let wanted = match (asked.scheme, https_port) {
+        (Scheme::Http, HttpsPort::Port(_)) | (Scheme::Https, _) => Scheme::Https,
+        (Scheme::Http, HttpsPort::None) => Scheme::Http,
+    };
+    if wanted == asked.scheme && role == NameRole::Canonical {
+        return Verdict::Forward(Arc::clone(site));
+    }
+    let port = match (asked.scheme, https_port) {
+        // The client reached http on a port that it named, so https is on a port that has to be named too.
+        (Scheme::Http, HttpsPort::Port(https)) => port.map(|_| https).filter(|p| *p != 443),
+        (Scheme::Http, HttpsPort::None) => port.and_then(|p| p.parse().ok()).filter(|p| *p != 80),
+        (Scheme::Https, _) => port.and_then(|p| p.parse().ok()).filter(|p| *p != 443),
+    };
+    let port = port.map(|p| format!(":{p}")).unwrap_or_default();
+    let path = match asked.path_and_query {
+        path if path.starts_with('/') => path,
+        // OPTIONS * has no path.
+        _ => "/",
+    };
+    let status = if asked.method == Method::GET || asked.method == Method::HEAD {
+        StatusCode::MOVED_PERMANENTLY
+    } else {
+        StatusCode::PERMANENT_REDIRECT
+    };
+    let scheme = wanted.as_str();
+    let host = &site.settings.host;
+    Verdict::Redirect {
+        status,
+        location: format!("{scheme}://{host}{port}{path}"),
+    }
+}
+
+/// RFC 9110 s15.5.20: 421 says that this connection is not the one for that host. Over plain http there is no
+/// connection that would be, so the request itself is bad.
+fn refuse_host(scheme: Scheme, name: &str) -> Verdict {
+    let (status, reason) = match scheme {
+        Scheme::Https => (
+            StatusCode::MISDIRECTED_REQUEST,
+            "this host is not served here",
+        ),
+        Scheme::Http if name.is_empty() => (StatusCode::BAD_REQUEST, "the request names no host"),
+        Scheme::Http => (StatusCode::BAD_REQUEST, "this host is not served here"),
+    };
+    Verdict::Refuse { status, reason }
+}
+
+/// `host[:port]` in its two parts; an IPv6 literal keeps its brackets.
+pub fn split_authority(authority: &str) -> (&str, Option<&str>) {
+    let colon = match authority.rfind(']') {
+        Some(bracket) => authority[bracket..].find(':').map(|at| bracket + at),
+        None => authority.find(':'),
+    };
+    match colon {
+        Some(at) => (&authority[..at], Some(&authority[at + 1..])),
+        None => (authority, None),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::site;
+
+    fn table() -> Table {
+        Table::new(1, vec![Arc::new(site("mana.so", &["www.mana.so"]))])
+    }
+
+    fn ask(scheme: Scheme, method: Method, authority: &str, path: &str) -> String {
+        let asked = Asked {
+            scheme,
+            method: &method,
+            authority,
+            path_and_query: path,
+        };
+        match verdict(asked, &table(), HttpsPort::Port(8443)) {
+            Verdict::Redirect { status, location } => format!("{} {location}", status.as_u16()),
+            Verdict::Refuse { status, .. } => status.as_u16().to_string(),
+            Verdict::Forward(site) => format!("forward {}", site.settings.host),
+        }
+    }
+
+    #[test]
+    fn every_name_leads_to_the_canonical_host_over_https_in_one_hop() {
+        use Scheme::{Http, Https};
+        let table = [
+            (Https, "mana.so", "forward mana.so"),
+            (Https, "MANA.SO.", "forward mana.so"),
+            (Https, "mana.so:8443", "forward mana.so"),
+            (Https, "www.mana.so", "301 https://mana.so/a?b=%2F&c"),
+            (
+                Https,
+                "www.mana.so:8443",
+                "301 https://mana.so:8443/a?b=%2F&c",
+            ),
+            (Http, "mana.so", "301 https://mana.so/a?b=%2F&c"),
+            (Http, "www.mana.so", "301 https://mana.so/a?b=%2F&c"),
+            (
+                Http,
+                "www.mana.so:8080",
+                "301 https://mana.so:8443/a?b=%2F&c",
+            ),
+        ];
+        for (scheme, authority, expected) in table {
+            let path = "/a?b=%2F&c";
+            assert_eq!(
+                ask(scheme, Method::GET, authority, path),
+                expected,
+                "{authority}"
+            );
+        }
+    }
+
+    #[test]
+    fn methods_other_than_get_and_head_keep_their_method() {
+        assert!(ask(Scheme::Http, Method::HEAD, "mana.so", "/").starts_with("301 "));
+        assert!(ask(Scheme::Http, Method::POST, "mana.so", "/").starts_with("308 "));
+    }
+
+    #[test]
+    fn a_host_that_is_not_ours_is_never_redirected_to() {
+        for host in [
+            "evil.example",
+            "",
+            "mana.so.evil.example",
+            "[::1]:80",
+            "1.2.3.4",
+        ] {
+            assert_eq!(ask(Scheme::Http, Method::GET, host, "/"), "400", "{host}");
+            assert_eq!(ask(Scheme::Https, Method::GET, host, "/"), "421", "{host}");
+        }
+    }
+
+    #[test]
+    fn a_path_cannot_become_a_host() {
+        let location = ask(Scheme::Http, Method::GET, "mana.so", "//evil.example/");
+        assert_eq!(location, "301 https://mana.so//evil.example/");
+    }
+
+    #[test]
+    fn trace_and_connect_are_refused() {
+        assert_eq!(ask(Scheme::Https, Method::TRACE, "mana.so", "/"), "405");
+        assert_eq!(ask(Scheme::Https, Method::CONNECT, "mana.so", ""), "405");
+    }
+
+    #[test]
+    fn without_an_https_listener_sites_are_served_over_http() {
+        let asked = |authority| Asked {
+            scheme: Scheme::Http,
+            method: &Method::GET,
+            authority,
+            path_and_query: "/",
+        };
+        let table = table();
+        assert!(matches!(
+            verdict(asked("mana.so:8080"), &table, HttpsPort::None),
+            Verdict::Forward(_)
+        ));
+        match verdict(asked("www.mana.so:8080"), &table, HttpsPort::None) {
+            Verdict::Redirect { location, .. } => assert_eq!(location, "http://mana.so:8080/"),
+            other => panic!("{other:?}"),
+        }
+    }
+}

@@ -1,0 +1,479 @@
+//! One request on one upstream connection: both bodies at once, until the response is complete or something fails.
+//!
+//! Owns the pump, its deadlines and the judgement of what a failure means. Does not choose upstreams and does not retry:
+//! `forward.rs` does. Both directions move in one future with bounded buffers: a chunk of the request is read only when
+//! the upstream's connection has room, a chunk of the response only when the client took the one before.
+
+use std::pin::Pin;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::header::{self, HeaderValue};
+use http::{Method, StatusCode, Version};
+use pingora::http::{RequestHeader, ResponseHeader};
+use pingora::protocols::http::ServerSession;
+use pingora::protocols::http::v1::client::HttpSession as UpstreamSession;
+use pingora::{Error as PingoraError, ErrorType};
+use tokio::time::{Instant, Sleep};
+
+use crate::client_io::ClientIo;
+use crate::config::Timeouts;
+use crate::fault::Fault;
+use crate::headers::{Framing, response_for_client, response_framing};
+use crate::upstream_io::UpstreamIo;
+
+/// What one request needs of its surroundings while it is pumped.
+pub struct Exchange<'a> {
+    /// The client's request and where its response goes.
+    pub client: &'a mut ServerSession,
+    /// The connection below `client`.
+    pub client_io: &'a ClientIo,
+    /// The connection to the upstream.
+    pub upstream_io: UpstreamIo,
+    /// How the request body is delimited towards the upstream.
+    pub framing: Framing,
+    /// Whether the request asks for a websocket.
+    pub is_upgrade: bool,
+    /// Close the client's connection after this response.
+    pub close_after: bool,
+    /// The largest request body; `None` = unlimited.
+    pub body_bytes_max: Option<u64>,
+    /// The deadlines.
+    pub timeouts: &'a Timeouts,
+    /// The value of HSTS for this response.
+    pub strict_transport_security: Option<&'a HeaderValue>,
+    /// The request's id.
+    pub request_id: &'a HeaderValue,
+    /// Counts what moved.
+    pub progress: &'a mut Progress,
+}
+
+/// What moved so far.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Progress {
+    /// Request body bytes taken from the client.
+    pub body_in: u64,
+    /// Response body bytes given to the client.
+    pub body_out: u64,
+    /// The status that was sent to the client.
+    pub status: Option<StatusCode>,
+    /// When the upstream's final head arrived.
+    pub first_byte: Option<Instant>,
+}
+
+/// How an exchange ended.
+#[derive(Debug)]
+pub enum Ended {
+    /// The client has the whole response.
+    Complete {
+        /// The upstream's connection can serve another request.
+        is_reusable: bool,
+    },
+    /// The 101 went to the client; both connections are a tunnel now.
+    Upgraded,
+    /// It failed before a byte of the response had been sent to the client.
+    Failed(Failed),
+    /// It failed in the middle of the response: the client must see that it is cut.
+    Cut(Fault),
+}
+
+/// A failure with which another attempt, or an error page, is still possible.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Failed {
+    /// What the client is told if there is no other attempt.
+    pub fault: Fault,
+    /// Nothing came back: the connection died on the request.
+    pub died_unanswered: bool,
+    /// Not a byte of the request left.
+    pub nothing_sent: bool,
+}
+
+impl Exchange<'_> {
+    /// Sends `head`, pumps both bodies, and returns when the response is complete or the exchange failed.
+    ///
+    /// # Cancel safety
+    /// Not cancel safe: dropped, both connections are in an unknown state and must be closed.
+    pub async fn run(mut self, head: RequestHeader) -> Ended {
+        self.upstream_io.begin_request();
+        if self.is_upgrade {
+            self.upstream_io.hand_out_head_alone();
+        }
+        let mut upstream = UpstreamSession::new(Box::new(self.upstream_io.clone()));
+        if upstream.write_request_header(Box::new(head)).await.is_err() {
+            // Only a head that cannot be serialised fails here; writes themselves are always accepted.
+            return self.failed(Fault::ClientMalformed);
+        }
+        let mut pump = Pump::new(self.framing == Framing::Empty);
+        let first_due = pump.due(self.timeouts);
+        let sleep = tokio::time::sleep_until(first_due);
+        tokio::pin!(sleep);
+        loop {
+            let event = self.next_event(&mut upstream, &pump, sleep.as_mut()).await;
+            let ended = match event {
+                Event::Upstream(read) => self.upstream_event(&mut upstream, &mut pump, read).await,
+                Event::Body(read) => self.body_event(&mut upstream, &mut pump, read).await,
+                Event::ClientHalfClosed => {
+                    pump.half_closed_at = Some(Instant::now());
+                    let due = pump.due(self.timeouts);
+                    sleep.as_mut().reset(due);
+                    None
+                }
+                Event::ClientGone => Some(self.failed(Fault::ClientGone)),
+                Event::Due => self.due_event(&pump, sleep.as_mut()),
+            };
+            if let Some(ended) = ended {
+                return ended;
+            }
+        }
+    }
+
+    async fn next_event(
+        &mut self,
+        upstream: &mut UpstreamSession,
+        pump: &Pump,
+        sleep: Pin<&mut Sleep>,
+    ) -> Event {
+        let wanted = if !pump.request_done {
+            if self.upstream_io.has_room() {
+                Wanted::Body
+            } else {
+                Wanted::Nothing
+            }
+        } else if pump.half_closed_at.is_some() {
+            Wanted::Nothing
+        } else {
+            Wanted::Watch
+        };
+        tokio::select! {
+            read = read_upstream(upstream, pump.head_received) => Event::Upstream(read),
+            event = read_client(self.client, self.client_io, wanted) => event,
+            () = sleep => Event::Due,
+        }
+    }
+
+    /// Something came from the upstream: a head, a chunk, the end, or an error.
+    async fn upstream_event(
+        &mut self,
+        upstream: &mut UpstreamSession,
+        pump: &mut Pump,
+        read: Result<FromUpstream, Box<PingoraError>>,
+    ) -> Option<Ended> {
+        pump.upstream_moved_at = Instant::now();
+        match read {
+            Ok(FromUpstream::Head) => self.head_event(upstream, pump).await,
+            Ok(FromUpstream::Chunk(chunk)) => {
+                let is_last = upstream.is_body_done();
+                if let Err(fault) = self.send_chunk(chunk, is_last).await {
+                    return Some(Ended::Cut(fault));
+                }
+                is_last.then(|| self.complete(upstream, pump))
+            }
+            Ok(FromUpstream::End) => Some(self.complete(upstream, pump)),
+            Err(error) => Some(self.failed(upstream_fault(&error))),
+        }
+    }
+
+    async fn head_event(
+        &mut self,
+        upstream: &mut UpstreamSession,
+        pump: &mut Pump,
+    ) -> Option<Ended> {
+        let head = match upstream.resp_header() {
+            Some(head) => head.clone(),
+            None => return Some(self.failed(Fault::UpstreamMalformed)),
+        };
+        if head.status == StatusCode::SWITCHING_PROTOCOLS {
+            return Some(self.upgrade_event(&head).await);
+        }
+        let client_version = self.client.req_header().version;
+        if head.status.is_informational() {
+            // HTTP/1.0 knows none (RFC 9110 s15.2); the HTTP/2 session cannot send them.
+            if client_version == Version::HTTP_11 {
+                let info = response_for_client(&head, Framing::Empty, None, self.request_id);
+                if self.send_head(info).await.is_err() {
+                    return Some(self.failed(Fault::ClientGone));
+                }
+            }
+            return None;
+        }
+        self.upstream_io.hand_out_all();
+        pump.head_received = true;
+        pump.is_event_stream = is_event_stream(&head);
+        self.progress.first_byte = Some(pump.upstream_moved_at);
+        let method = self.client.req_header().method.clone();
+        let framing = response_framing(&head, &method, client_version);
+        if self.close_after || framing == Framing::UntilClose {
+            self.client.set_keepalive(None);
+        }
+        let ours = response_for_client(
+            &head,
+            framing,
+            self.strict_transport_security,
+            self.request_id,
+        );
+        self.progress.status = Some(head.status);
+        if self.send_head(ours).await.is_err() {
+            return Some(Ended::Cut(Fault::ClientGone));
+        }
+        if upstream.is_body_done() {
+            return Some(self.complete(upstream, pump));
+        }
+        None
+    }
+
+    /// RFC 9110 s7.8: a 101 is valid only as the answer to an upgrade that was asked for.
+    async fn upgrade_event(&mut self, head: &ResponseHeader) -> Ended {
+        if !self.is_upgrade {
+            return self.failed(Fault::UpstreamMalformed);
+        }
+        self.upstream_io.hand_out_all();
+        self.progress.first_byte = Some(Instant::now());
+        self.progress.status = Some(head.status);
+        let ours = response_for_client(head, Framing::Empty, None, self.request_id);
+        match self.send_head(ours).await {
+            Ok(()) => Ended::Upgraded,
+            Err(_) => Ended::Cut(Fault::ClientGone),
+        }
+    }
+
+    /// Something came from the client: a chunk of its body, the end of it, or an error.
+    async fn body_event(
+        &mut self,
+        upstream: &mut UpstreamSession,
+        pump: &mut Pump,
+        read: Result<Option<Bytes>, Box<PingoraError>>,
+    ) -> Option<Ended> {
+        pump.client_moved_at = Instant::now();
+        match read {
+            Ok(Some(chunk)) => {
+                self.progress.body_in += chunk.len() as u64;
+                if self
+                    .body_bytes_max
+                    .is_some_and(|max| self.progress.body_in > max)
+                {
+                    return Some(self.failed(Fault::BodyTooLarge));
+                }
+                // An empty chunk would end a chunked body before its time.
+                if !chunk.is_empty() && upstream.write_body(&chunk).await.is_err() {
+                    return Some(self.failed(Fault::ClientMalformed));
+                }
+                None
+            }
+            Ok(None) => {
+                pump.request_done = true;
+                pump.upstream_moved_at = pump.client_moved_at;
+                match upstream.finish_body().await {
+                    Ok(_) => None,
+                    // Fewer bytes than Content-Length promised.
+                    Err(_) => Some(self.failed(Fault::ClientGone)),
+                }
+            }
+            Err(error) => Some(self.failed(client_fault(&error))),
+        }
+    }
+
+    /// The timer fired: a deadline passed, or it was set before something moved and is set anew.
+    fn due_event(&self, pump: &Pump, sleep: Pin<&mut Sleep>) -> Option<Ended> {
+        let due = pump.due(self.timeouts);
+        if Instant::now() < due {
+            sleep.reset(due);
+            return None;
+        }
+        Some(self.failed(pump.overdue(self.timeouts)))
+    }
+
+    async fn send_head(&mut self, head: ResponseHeader) -> Result<(), Box<PingoraError>> {
+        self.client.write_response_header(Box::new(head)).await
+    }
+
+    async fn send_chunk(&mut self, chunk: Bytes, is_last: bool) -> Result<(), Fault> {
+        let mut rest = chunk;
+        loop {
+            // Small pieces, so that the deadline of a slow HTTP/2 reader is about little at a time.
+            let piece = rest.split_to(rest.len().min(PIECE_BYTES_MAX));
+            let count = piece.len() as u64;
+            let is_last = is_last && rest.is_empty();
+            self.client
+                .write_response_body(piece, is_last)
+                .await
+                .map_err(|_| Fault::ClientGone)?;
+            self.progress.body_out += count;
+            if rest.is_empty() {
+                return Ok(());
+            }
+        }
+    }
+
+    fn complete(&self, upstream: &mut UpstreamSession, pump: &Pump) -> Ended {
+        upstream.respect_keepalive();
+        let is_reusable = pump.request_done
+            && upstream.will_keepalive()
+            && upstream.is_body_done()
+            && self.upstream_io.is_clean();
+        Ended::Complete { is_reusable }
+    }
+
+    fn failed(&self, fault: Fault) -> Ended {
+        let is_head_sent = self
+            .progress
+            .status
+            .is_some_and(|status| !status.is_informational());
+        if is_head_sent {
+            return Ended::Cut(fault);
+        }
+        Ended::Failed(Failed {
+            fault,
+            died_unanswered: fault == Fault::UpstreamClosed && self.upstream_io.received() == 0,
+            nothing_sent: self.upstream_io.sent() == 0,
+        })
+    }
+}
+
+// === impl Pump ===
+
+/// Where the two directions stand.
+struct Pump {
+    request_done: bool,
+    head_received: bool,
+    is_event_stream: bool,
+    client_moved_at: Instant,
+    upstream_moved_at: Instant,
+    half_closed_at: Option<Instant>,
+}
+
+impl Pump {
+    fn new(request_done: bool) -> Pump {
+        let now = Instant::now();
+        Pump {
+            request_done,
+            head_received: false,
+            is_event_stream: false,
+            client_moved_at: now,
+            upstream_moved_at: now,
+            half_closed_at: None,
+        }
+    }
+
+    /// When the next deadline passes if nothing moves until then.
+    fn due(&self, timeouts: &Timeouts) -> Instant {
+        let (by_sides, _) = self.next_deadline(timeouts);
+        match self.half_closed_at {
+            Some(at) => by_sides.min(at + HALF_CLOSED_GRACE),
+            None => by_sides,
+        }
+    }
+
+    fn overdue(&self, timeouts: &Timeouts) -> Fault {
+        let (by_sides, fault) = self.next_deadline(timeouts);
+        match self.half_closed_at {
+            Some(at) if at + HALF_CLOSED_GRACE < by_sides => Fault::ClientGone,
+            Some(_) | None => fault,
+        }
+    }
+
+    fn next_deadline(&self, timeouts: &Timeouts) -> (Instant, Fault) {
+        if self.head_received {
+            let gap = if self.is_event_stream {
+                timeouts.stream_idle
+            } else {
+                timeouts.response_stall
+            };
+            let moved_at = self.upstream_moved_at.max(self.client_moved_at);
+            return (moved_at + gap, Fault::UpstreamTimedOut);
+        }
+        if self.request_done {
+            let due = self.upstream_moved_at + timeouts.response_head;
+            return (due, Fault::UpstreamTimedOut);
+        }
+        (
+            self.client_moved_at + timeouts.client_stall,
+            Fault::ClientStalled,
+        )
+    }
+}
+
+// === events ===
+
+enum Event {
+    Upstream(Result<FromUpstream, Box<PingoraError>>),
+    Body(Result<Option<Bytes>, Box<PingoraError>>),
+    ClientHalfClosed,
+    ClientGone,
+    Due,
+}
+
+enum FromUpstream {
+    Head,
+    Chunk(Bytes),
+    End,
+}
+
+/// What is wanted from the client's side now.
+#[derive(Clone, Copy)]
+enum Wanted {
+    Body,
+    Watch,
+    Nothing,
+}
+
+async fn read_upstream(
+    upstream: &mut UpstreamSession,
+    head_received: bool,
+) -> Result<FromUpstream, Box<PingoraError>> {
+    if !head_received {
+        upstream.read_response().await?;
+        return Ok(FromUpstream::Head);
+    }
+    match upstream.read_body_bytes().await? {
+        Some(chunk) => Ok(FromUpstream::Chunk(chunk)),
+        None => Ok(FromUpstream::End),
+    }
+}
+
+async fn read_client(client: &mut ServerSession, client_io: &ClientIo, wanted: Wanted) -> Event {
+    match wanted {
+        Wanted::Body => Event::Body(client.read_request_body().await),
+        Wanted::Nothing => std::future::pending().await,
+        Wanted::Watch if client.is_http2() => match client.read_body_or_idle(true).await {
+            // The stream was reset, or the connection is gone.
+            Ok(_) | Err(_) => Event::ClientGone,
+        },
+        Wanted::Watch => {
+            client_io.gone().await;
+            Event::ClientHalfClosed
+        }
+    }
+}
+
+fn is_event_stream(head: &ResponseHeader) -> bool {
+    head.headers
+        .get(header::CONTENT_TYPE)
+        .is_some_and(|value| value.as_bytes().starts_with(b"text/event-stream"))
+}
+
+fn upstream_fault(error: &PingoraError) -> Fault {
+    match error.etype() {
+        ErrorType::InvalidHTTPHeader => Fault::UpstreamMalformed,
+        _ => Fault::UpstreamClosed,
+    }
+}
+
+fn client_fault(error: &PingoraError) -> Fault {
+    match error.etype() {
+        ErrorType::ReadError | ErrorType::ConnectionClosed | ErrorType::H2Error => {
+            Fault::ClientGone
+        }
+        ErrorType::ReadTimedout => Fault::ClientStalled,
+        _ => Fault::ClientMalformed,
+    }
+}
+
+/// Whether a request may be sent a second time after a connection died on it (RFC 9110 s9.2.1).
+pub fn is_safe(method: &Method) -> bool {
+    matches!(*method, Method::GET | Method::HEAD | Method::OPTIONS)
+}
+
+/// A client that closed its sending side may still read: it gets its response if that comes within this time.
+const HALF_CLOSED_GRACE: Duration = Duration::from_secs(10);
+/// Response bytes that are handed to the client's session at a time.
+const PIECE_BYTES_MAX: usize = 64 * 1024;

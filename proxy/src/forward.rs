@@ -1,0 +1,488 @@
+//! One request, from its head to its access record, top to bottom.
+//!
+//! Owns the order of things: verdict, hold, entering the slot, choosing and reaching an upstream, the exchange, another
+//! attempt or an error page, the tunnel, the record. Each step's rules live in the file that it is named after.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use http::header::{self, HeaderValue};
+use http::{StatusCode, Version};
+use mana_control::hold::HoldOutcome;
+use mana_control::inflight::Entry;
+use mana_control::{Mode, Site, Slot};
+use pingora::http::RequestHeader;
+use pingora::protocols::http::ServerSession;
+
+use crate::access::{Record, Served};
+use crate::answer::{Answer, error_page, redirect};
+use crate::client_io::ClientIo;
+use crate::config::Timeouts;
+use crate::edge::{Asked, Scheme, Verdict, verdict};
+use crate::exchange::{Ended, Exchange, Progress, is_safe};
+use crate::fault::Fault;
+use crate::headers::{About, Framing, is_websocket_upgrade, request_for_upstream};
+use crate::select::{Candidate, candidates};
+use crate::tunnel;
+use crate::upstream::{Busy, Connected, connect, reuse};
+use crate::upstream_io::UpstreamIo;
+use crate::worker::{Phase, Settings, Worker};
+
+/// What requests of one connection share.
+#[derive(Debug)]
+pub struct Connection {
+    /// The bytes below the sessions.
+    pub io: ClientIo,
+    /// Which kind of listener it came through.
+    pub scheme: Scheme,
+    /// The address at the other end.
+    pub peer: SocketAddr,
+    /// `peer` without its port, as upstreams are told it.
+    pub client_ip: HeaderValue,
+}
+
+/// What becomes of a HTTP/1 connection after a request.
+#[derive(Debug)]
+pub enum Next {
+    /// The next request may follow; these bytes of it were read already.
+    Reuse(Option<bytes::BytesMut>),
+    /// The response said that it is the last one: close, politely.
+    Close,
+    /// The response is cut or there is none: close at once.
+    Abort,
+}
+
+/// Serves one request. `is_last` closes the connection after it.
+pub async fn serve(
+    session: ServerSession,
+    connection: &Connection,
+    worker: &Arc<Worker>,
+    is_last: bool,
+) -> Next {
+    let mut request = Request {
+        record: Record::new(connection, session.req_header()),
+        session,
+        connection,
+        worker,
+        is_last,
+    };
+    let next = request.serve().await;
+    worker.finished(request.record);
+    match next {
+        Finish::Session => match request.session.finish().await {
+            Ok(Some(reusable)) => Next::Reuse(reusable.into_parts().1),
+            Ok(None) => Next::Close,
+            Err(_) => Next::Abort,
+        },
+        Finish::Connection => Next::Close,
+        Finish::Abort => {
+            request
+                .session
+                .shutdown_with_reason(h2::Reason::INTERNAL_ERROR);
+            Next::Abort
+        }
+    }
+}
+
+/// How a request leaves its session.
+enum Finish {
+    /// A whole response was written.
+    Session,
+    /// The session is used up (a tunnel), or the client is gone.
+    Connection,
+    /// The response is cut.
+    Abort,
+}
+
+struct Request<'a> {
+    session: ServerSession,
+    connection: &'a Connection,
+    worker: &'a Arc<Worker>,
+    record: Record,
+    is_last: bool,
+}
+
+impl Request<'_> {
+    async fn serve(&mut self) -> Finish {
+        let Some(authority) = authority_of(self.session.req_header()) else {
+            return self
+                .refuse(StatusCode::BAD_REQUEST, "Host is not a host name")
+                .await;
+        };
+        if has_bad_target(self.session.req_header()) {
+            let reason = "the request target has a byte that must be percent-encoded";
+            return self.refuse(StatusCode::BAD_REQUEST, reason).await;
+        }
+        match self.verdict(&authority) {
+            Verdict::Redirect { status, location } => {
+                let method = &self.session.req_header().method;
+                let answer = redirect(status, &location, method, &self.record.request_id);
+                self.answer(answer).await
+            }
+            Verdict::Refuse { status, reason } => self.refuse(status, reason).await,
+            Verdict::Forward(site) => match self.forward(site, &authority).await {
+                Ok(finish) => finish,
+                Err(fault) => self.fail(fault).await,
+            },
+        }
+    }
+
+    fn verdict(&self, authority: &HeaderValue) -> Verdict {
+        let head = self.session.req_header();
+        let asked = Asked {
+            scheme: self.connection.scheme,
+            method: &head.method,
+            authority: authority.to_str().unwrap_or_default(),
+            path_and_query: head.uri.path_and_query().map_or("/", |path| path.as_str()),
+        };
+        let table = self.worker.shared.published.load();
+        verdict(asked, &table, self.worker.shared.https_port)
+    }
+
+    /// Finds an upstream that answers, and carries its answer to the client.
+    async fn forward(&mut self, site: Arc<Site>, authority: &HeaderValue) -> Result<Finish, Fault> {
+        let settings = self.worker.shared.settings.load_full();
+        let framing = request_framing(&mut self.session);
+        if let Framing::Length(length) = framing
+            && settings.limits.body_bytes.is_some_and(|max| length > max)
+        {
+            return Err(Fault::BodyTooLarge);
+        }
+        let is_upgrade =
+            framing == Framing::Empty && is_websocket_upgrade(self.session.req_header());
+        if is_upgrade && self.worker.shared.metrics.tunnels_open() >= settings.limits.tunnels {
+            self.worker.shared.metrics.reject("tunnels");
+            return Err(Fault::TunnelsFull);
+        }
+        let (site, mut entry) = self.enter(site).await?;
+        self.record.site(&site);
+        let may_repeat = framing == Framing::Empty && is_safe(&self.session.req_header().method);
+        let hsts = hsts(self.connection.scheme, &site);
+        let mut attempts = Attempts::new(&site, settings.limits.attempts, &settings.timeouts);
+        loop {
+            let reached = self
+                .reach(&site, &mut entry, &mut attempts, &settings)
+                .await?;
+            let _busy = Busy::count(&reached.candidate.upstream);
+            self.record.upstream(&reached.candidate, attempts.made);
+            let about = About {
+                client_ip: &self.connection.client_ip,
+                scheme: self.connection.scheme,
+                authority,
+                request_id: &self.record.request_id,
+            };
+            let head = request_for_upstream(self.session.req_header(), framing, is_upgrade, about);
+            let mut progress = Progress::default();
+            let exchange = Exchange {
+                client: &mut self.session,
+                client_io: &self.connection.io,
+                upstream_io: reached.connected.io.clone(),
+                framing,
+                is_upgrade,
+                close_after: self.is_last || self.worker.phase() != Phase::Serving,
+                body_bytes_max: settings.limits.body_bytes,
+                timeouts: &settings.timeouts,
+                strict_transport_security: hsts.as_ref(),
+                request_id: &self.record.request_id,
+                progress: &mut progress,
+            };
+            let ended = exchange.run(head).await;
+            self.record.progress(&progress);
+            match ended {
+                Ended::Complete { is_reusable } => {
+                    if is_reusable {
+                        let max = settings.limits.pool_idle_per_upstream;
+                        self.worker
+                            .pool
+                            .keep(reached.connected.io, max, Instant::now());
+                    }
+                    return Ok(Finish::Session);
+                }
+                Ended::Upgraded => {
+                    return self.tunnel(reached.connected.io, entry, &settings).await;
+                }
+                Ended::Cut(fault) => {
+                    self.record.fault = Some(fault);
+                    return Ok(Finish::Abort);
+                }
+                Ended::Failed(failed) => {
+                    let is_untouched = failed.nothing_sent && progress.body_in == 0;
+                    let may_try_again = failed.died_unanswered && (may_repeat || is_untouched);
+                    if !may_try_again || !attempts.may_go_on() {
+                        return Err(failed.fault);
+                    }
+                    attempts.last_fault = Some(failed.fault);
+                    self.worker.shared.metrics.retries.inc();
+                    if reached.connected.is_reused {
+                        // It was closing while it rested; the upstream itself is not in doubt.
+                        attempts.again_on_new_connection(reached.candidate);
+                    }
+                }
+            }
+        }
+    }
+
+    /// Waits out a pause and enters the active slot. The slot may close between load and enter: then the table is
+    /// loaded again, at most [`TABLE_LOADS_MAX`] times.
+    async fn enter(&self, mut site: Arc<Site>) -> Result<(Arc<Site>, Entry), Fault> {
+        for _ in 0..TABLE_LOADS_MAX {
+            match &site.mode {
+                Mode::Serving => {
+                    if let Some(entry) = site.slot(site.active).inflight.enter() {
+                        return Ok((site, entry));
+                    }
+                }
+                Mode::Maintenance => return Err(Fault::Maintenance),
+                Mode::Paused(hold) => match hold.wait().await {
+                    HoldOutcome::Released => {}
+                    HoldOutcome::Full => return Err(Fault::PauseFull),
+                    HoldOutcome::TimedOut => return Err(Fault::PauseTimedOut),
+                },
+            }
+            let table = self.worker.shared.published.load();
+            site = match table.by_name(site.settings.host.as_str()) {
+                Some((site, _)) => Arc::clone(site),
+                None => return Err(Fault::SlotClosed),
+            };
+        }
+        Err(Fault::SlotClosed)
+    }
+
+    /// A connection to the best candidate that takes one.
+    async fn reach(
+        &mut self,
+        site: &Site,
+        entry: &mut Entry,
+        attempts: &mut Attempts<'_>,
+        settings: &Settings,
+    ) -> Result<Reached, Fault> {
+        let started = Instant::now();
+        while let Some((candidate, is_new_wanted)) = attempts.next() {
+            if candidate.slot != attempts.entered {
+                let Some(standby) = site.slot(candidate.slot).inflight.enter() else {
+                    continue;
+                };
+                *entry = standby;
+                attempts.entered = candidate.slot;
+                self.worker.shared.metrics.backup_used(site);
+            }
+            let idle_max = settings.timeouts.upstream_idle;
+            if !is_new_wanted
+                && let Some(connected) = reuse(&self.worker.pool, &candidate.upstream, idle_max)
+            {
+                return Ok(Reached {
+                    candidate,
+                    connected,
+                });
+            }
+            match connect(&candidate.upstream, attempts.connect_deadline()).await {
+                Ok(connected) => {
+                    self.record.connected(started);
+                    return Ok(Reached {
+                        candidate,
+                        connected,
+                    });
+                }
+                Err(error) => {
+                    let now = Instant::now();
+                    candidate.upstream.mark(MARKED_FOR, now);
+                    tracing::debug!(upstream = %candidate.upstream.address, %error, "cannot connect");
+                }
+            }
+        }
+        Err(attempts.last_fault.unwrap_or(Fault::Unreachable))
+    }
+
+    async fn tunnel(
+        &mut self,
+        upstream: UpstreamIo,
+        mut entry: Entry,
+        settings: &Settings,
+    ) -> Result<Finish, Fault> {
+        let metrics = &self.worker.shared.metrics;
+        entry.become_tunnel();
+        self.connection.io.hand_out_all();
+        let open = metrics.tunnel_opened();
+        let stopping = self.worker.shared.cut_tunnels();
+        let cut = async {
+            tokio::select! {
+                () = entry.cut() => {}
+                () = stopping => {}
+            }
+        };
+        let idle = settings.timeouts.stream_idle;
+        let report = tunnel::relay(&self.connection.io, &upstream, idle, cut).await;
+        drop(open);
+        self.record.tunnel(report);
+        Ok(Finish::Connection)
+    }
+
+    async fn fail(&mut self, fault: Fault) -> Finish {
+        self.record.fault = Some(fault);
+        if fault == Fault::ClientGone {
+            return Finish::Abort;
+        }
+        self.page(fault.status(), &fault.to_string(), fault.retry_after_s())
+            .await
+    }
+
+    async fn refuse(&mut self, status: StatusCode, reason: &str) -> Finish {
+        self.page(status, reason, None).await
+    }
+
+    async fn page(
+        &mut self,
+        status: StatusCode,
+        reason: &str,
+        retry_after_s: Option<u32>,
+    ) -> Finish {
+        let head = self.session.req_header();
+        let id = &self.record.request_id;
+        let (headers, method) = (Some(&head.headers), Some(&head.method));
+        let answer = error_page(status, reason, retry_after_s, headers, method, id);
+        self.answer(answer).await
+    }
+
+    async fn answer(&mut self, answer: Answer) -> Finish {
+        if self.is_last || self.worker.phase() != Phase::Serving {
+            self.session.set_keepalive(None);
+        }
+        let count = answer.body.len() as u64;
+        self.record.served = Served::Here {
+            status: answer.head.status,
+            body_out: count,
+        };
+        let head = Box::new(answer.head);
+        if self.session.write_response_header(head).await.is_err() {
+            return Finish::Abort;
+        }
+        match self.session.write_response_body(answer.body, true).await {
+            Ok(()) => Finish::Session,
+            Err(_) => Finish::Abort,
+        }
+    }
+}
+
+// === impl Attempts ===
+
+/// The candidates of one request, and how many attempts and how much time are left for them.
+struct Attempts<'a> {
+    list: std::vec::IntoIter<Candidate>,
+    again: Option<Candidate>,
+    entered: Slot,
+    made: usize,
+    max: usize,
+    timeouts: &'a Timeouts,
+    started: Instant,
+    /// What the last attempt that reached an upstream came to.
+    last_fault: Option<Fault>,
+}
+
+impl<'a> Attempts<'a> {
+    fn new(site: &Site, max: usize, timeouts: &'a Timeouts) -> Attempts<'a> {
+        let started = Instant::now();
+        Attempts {
+            list: candidates(site, started, fastrand::u64(..)).into_iter(),
+            again: None,
+            entered: site.active,
+            made: 0,
+            max,
+            timeouts,
+            started,
+            last_fault: None,
+        }
+    }
+
+    /// The next candidate, and whether only a new connection to it will do.
+    fn next(&mut self) -> Option<(Candidate, bool)> {
+        if self.made >= self.max || self.started.elapsed() >= self.timeouts.connect_total {
+            return None;
+        }
+        self.made += 1;
+        if let Some(candidate) = self.again.take() {
+            return Some((candidate, true));
+        }
+        self.list.next().map(|candidate| (candidate, false))
+    }
+
+    fn may_go_on(&self) -> bool {
+        self.made < self.max
+    }
+
+    fn again_on_new_connection(&mut self, candidate: Candidate) {
+        self.again = Some(candidate);
+    }
+
+    fn connect_deadline(&self) -> Duration {
+        let left = self
+            .timeouts
+            .connect_total
+            .saturating_sub(self.started.elapsed());
+        self.timeouts.connect.min(left)
+    }
+}
+
+struct Reached {
+    candidate: Candidate,
+    connected: Connected,
+}
+
+/// Host and port as the client named them. HTTP/2 has them in `:authority`, an absolute-form target has them itself,
+/// and both win over `Host` (RFC 9113 s8.3.1, RFC 9112 s3.2.2); the parsers have refused a `Host` that differs.
+fn authority_of(head: &RequestHeader) -> Option<HeaderValue> {
+    if let Some(authority) = head.uri.authority() {
+        let text = authority.as_str();
+        return crate::head::is_host(text.as_bytes())
+            .then(|| HeaderValue::from_str(text).ok())
+            .flatten();
+    }
+    match head.headers.get(header::HOST) {
+        Some(host) if crate::head::is_host(host.as_bytes()) => Some(host.clone()),
+        Some(_) => None,
+        // HTTP/1.0 may name none; no site is found under it.
+        None => Some(HeaderValue::from_static("")),
+    }
+}
+
+/// HTTP/2 lets bytes into `:path` that HTTP/1 parsers read differently.
+fn has_bad_target(head: &RequestHeader) -> bool {
+    head.version == Version::HTTP_2
+        && !head
+            .raw_path()
+            .iter()
+            .all(|byte| crate::head::is_target_byte(*byte))
+}
+
+/// How the request's body is to be delimited towards the upstream.
+fn request_framing(session: &mut ServerSession) -> Framing {
+    let is_empty = session.is_body_empty();
+    let head = session.req_header();
+    if head.headers.contains_key(header::TRANSFER_ENCODING) {
+        return Framing::Chunked;
+    }
+    let length = head
+        .headers
+        .get(header::CONTENT_LENGTH)
+        .and_then(|value| value.to_str().ok())
+        .and_then(|value| value.parse().ok());
+    match length {
+        Some(0) => Framing::Empty,
+        Some(length) => Framing::Length(length),
+        None if is_empty || head.version != Version::HTTP_2 => Framing::Empty,
+        None => Framing::Chunked,
+    }
+}
+
+fn hsts(scheme: Scheme, site: &Site) -> Option<HeaderValue> {
+    // Meaningful over https alone (RFC 6797 s7.2). Checked by the configuration.
+    let text = site.settings.strict_transport_security.as_ref()?;
+    (scheme == Scheme::Https)
+        .then(|| HeaderValue::from_str(text).ok())
+        .flatten()
+}
+
+/// A slot closes at a cutover, and cutovers are seconds apart: a second load finds an open one.
+const TABLE_LOADS_MAX: usize = 3;
+/// How long an upstream that refused a connection is passed over for its neighbours.
+const MARKED_FOR: Duration = Duration::from_secs(1);

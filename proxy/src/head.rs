@@ -1,0 +1,508 @@
+//! The request head of HTTP/1 as raw bytes: where it ends, and whether it is one that nobody can read in two ways.
+//!
+//! Owns the strict rules. Runs before the session's own, more lenient parser, so what is refused here is never parsed
+//! there. Pure: bytes in, verdict out; the connection loop reads the bytes and writes the answer.
+
+use http::StatusCode;
+
+/// What the bytes read so far amount to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum HeadScan {
+    /// The head is not complete yet.
+    Partial,
+    /// The head is complete and well formed; it ends before this index. `0 < end <= bytes.len()`.
+    Complete {
+        /// Bytes of the head, the empty line included.
+        end: usize,
+    },
+    /// The head can never become acceptable.
+    Refused(HeadFault),
+}
+
+/// Why a head is refused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum HeadFault {
+    /// Not HTTP/1.0 or HTTP/1.1. 505.
+    #[error("the HTTP version is not supported")]
+    Version,
+    /// The request line is longer than `limits.uri_bytes` allows. 414.
+    #[error("the request target is too long")]
+    TargetTooLong,
+    /// The head is larger than `limits.head_bytes`, or has more fields than `limits.headers`. 431.
+    #[error("the request head is too large")]
+    TooLarge,
+    /// A transfer coding other than `chunked`. 501, RFC 9112 s6.1.
+    #[error("the transfer coding is not supported")]
+    TransferCoding,
+    /// Anything else, in the words of the answer. 400.
+    #[error("{0}")]
+    Malformed(&'static str),
+}
+
+impl HeadFault {
+    /// The status of the answer.
+    pub fn status(self) -> StatusCode {
+        match self {
+            HeadFault::Version => StatusCode::HTTP_VERSION_NOT_SUPPORTED,
+            HeadFault::TargetTooLong => StatusCode::URI_TOO_LONG,
+            HeadFault::TooLarge => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
+            HeadFault::TransferCoding => StatusCode::NOT_IMPLEMENTED,
+            HeadFault::Malformed(_) => StatusCode::BAD_REQUEST,
+        }
+    }
+}
+
+/// The sizes that a head must stay within.
+#[derive(Clone, Copy, Debug)]
+pub struct HeadLimits {
+    /// Bytes of the whole head.
+    pub head_bytes: usize,
+    /// Bytes of the request target.
+    pub uri_bytes: usize,
+    /// Header fields.
+    pub headers: usize,
+}
+
+/// Empty lines before a request line are skipped, RFC 9112 s2.2; this returns how many bytes they are.
+pub fn leading_empty_lines(bytes: &[u8]) -> usize {
+    let mut start = 0;
+    while bytes[start..].starts_with(b"\r\n") {
+        start += 2;
+    }
+    start
+}
+
+/// Looks at the bytes of a connection from the start of a request. `searched` is how many of them an earlier call has
+/// already seen without finding the end.
+pub fn scan(bytes: &[u8], searched: usize, limits: HeadLimits) -> HeadScan {
+    let from = searched.saturating_sub(3).min(bytes.len());
+    let Some(end) = find_head_end(&bytes[from..]).map(|at| from + at) else {
+        if bytes.len() > limits.head_bytes {
+            return HeadScan::Refused(too_large(bytes, limits));
+        }
+        return match early_fault(bytes, limits) {
+            Some(fault) => HeadScan::Refused(fault),
+            None => HeadScan::Partial,
+        };
+    };
+    if end > limits.head_bytes {
+        return HeadScan::Refused(too_large(bytes, limits));
+    }
+    match check(&bytes[..end], limits) {
+        Ok(()) => HeadScan::Complete { end },
+        Err(fault) => HeadScan::Refused(fault),
+    }
+}
+
+/// The index behind the first empty line.
+fn find_head_end(bytes: &[u8]) -> Option<usize> {
+    let mut from = 0;
+    while let Some(at) = bytes[from..].iter().position(|b| *b == b'\n') {
+        let after = from + at + 1;
+        match &bytes[after..] {
+            [b'\r', b'\n', ..] => return Some(after + 2),
+            // A bare LF ends the head for lenient parsers; found here so that `check` can refuse it.
+            [b'\n', ..] => return Some(after + 1),
+            _ => from = after,
+        }
+    }
+    None
+}
+
+fn too_large(bytes: &[u8], limits: HeadLimits) -> HeadFault {
+    let line = bytes.iter().position(|b| *b == b'\n');
+    match line {
+        Some(length) if length <= limits.uri_bytes => HeadFault::TooLarge,
+        _ => HeadFault::TargetTooLong,
+    }
+}
+
+/// What can be refused before the head is complete: a first line that is no request line.
+fn early_fault(bytes: &[u8], limits: HeadLimits) -> Option<HeadFault> {
+    match bytes.iter().position(|b| *b == b'\n') {
+        Some(end) => check_request_line(line_of(&bytes[..=end]).ok()?, limits).err(),
+        None if bytes.len() > limits.uri_bytes + REQUEST_LINE_EXTRA => {
+            Some(HeadFault::TargetTooLong)
+        }
+        None => bytes
+            .first()
+            .filter(|b| !is_token_byte(**b) && **b != b'\r')
+            .map(|_| HeadFault::Malformed("the request does not start with a method")),
+    }
+}
+
+/// Checks a whole head, the empty line included.
+fn check(head: &[u8], limits: HeadLimits) -> Result<(), HeadFault> {
+    let mut lines = head.split_inclusive(|b| *b == b'\n');
+    let request_line = line_of(lines.next().unwrap_or_default())?;
+    let version = check_request_line(request_line, limits)?;
+    let mut framing = Framing::default();
+    let mut count = 0_usize;
+    for line in lines {
+        let line = line_of(line)?;
+        if line.is_empty() {
+            break;
+        }
+        count += 1;
+        if count > limits.headers {
+            return Err(HeadFault::TooLarge);
+        }
+        let (name, value) = split_field(line)?;
+        framing.note(name, value)?;
+    }
+    framing.check(version)
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Version {
+    Http10,
+    Http11,
+}
+
+/// A line without its CRLF; RFC 9112 s2.2 lets a recipient take a bare LF, and that is one of the ways in which two
+/// parsers disagree.
+fn line_of(line: &[u8]) -> Result<&[u8], HeadFault> {
+    let line = line
+        .strip_suffix(b"\r\n")
+        .ok_or(HeadFault::Malformed("a line does not end with CRLF"))?;
+    if line.contains(&b'\r') {
+        return Err(HeadFault::Malformed("a CR stands alone"));
+    }
+    Ok(line)
+}
+
+/// `method SP request-target SP HTTP-version`, RFC 9112 s3, each once and with single spaces.
+fn check_request_line(line: &[u8], limits: HeadLimits) -> Result<Version, HeadFault> {
+    let mut parts = line.split(|b| *b == b' ');
+    let (Some(method), Some(target), Some(version), None) =
+        (parts.next(), parts.next(), parts.next(), parts.next())
+    else {
+        return Err(HeadFault::Malformed("the request line has not three parts"));
+    };
+    if method.is_empty() || !method.iter().all(|b| is_token_byte(*b)) {
+        return Err(HeadFault::Malformed("the method is no token"));
+    }
+    if target.is_empty() {
+        return Err(HeadFault::Malformed("the request target is empty"));
+    }
+    if target.len() > limits.uri_bytes {
+        return Err(HeadFault::TargetTooLong);
+    }
+    if !target.iter().all(|b| is_target_byte(*b)) {
+        return Err(HeadFault::Malformed(
+            "the request target has a byte that must be percent-encoded",
+        ));
+    }
+    match version {
+        b"HTTP/1.1" => Ok(Version::Http11),
+        b"HTTP/1.0" => Ok(Version::Http10),
+        _ if version.starts_with(b"HTTP/") => Err(HeadFault::Version),
+        _ => Err(HeadFault::Malformed("the request line has no HTTP version")),
+    }
+}
+
+/// `field-name ":" OWS field-value OWS`, RFC 9112 s5. No space before the colon, no folding, no control bytes.
+fn split_field(line: &[u8]) -> Result<(&[u8], &[u8]), HeadFault> {
+    if line.starts_with(b" ") || line.starts_with(b"\t") {
+        return Err(HeadFault::Malformed("a header field is folded"));
+    }
+    let colon = line
+        .iter()
+        .position(|b| *b == b':')
+        .ok_or(HeadFault::Malformed("a header field has no colon"))?;
+    let (name, value) = (&line[..colon], &line[colon + 1..]);
+    if name.is_empty() || !name.iter().all(|b| is_token_byte(*b)) {
+        return Err(HeadFault::Malformed("a header field name is no token"));
+    }
+    if value
+        .iter()
+        .any(|b| (*b < 0x20 && *b != b'\t') || *b == 0x7f)
+    {
+        return Err(HeadFault::Malformed(
+            "a header field value has a control byte",
+        ));
+    }
+    Ok((name, value.trim_ascii()))
+}
+
+/// The fields that decide where a message ends and whose it is.
+#[derive(Default)]
+struct Framing<'a> {
+    host: Option<&'a [u8]>,
+    content_length: Option<&'a [u8]>,
+    transfer_encoding: Option<&'a [u8]>,
+}
+
+impl<'a> Framing<'a> {
+    fn note(&mut self, name: &'a [u8], value: &'a [u8]) -> Result<(), HeadFault> {
+        let (place, doubled) = if name.eq_ignore_ascii_case(b"host") {
+            (&mut self.host, "Host is there twice")
+        } else if name.eq_ignore_ascii_case(b"content-length") {
+            (&mut self.content_length, "Content-Length is there twice")
+        } else if name.eq_ignore_ascii_case(b"transfer-encoding") {
+            (
+                &mut self.transfer_encoding,
+                "Transfer-Encoding is there twice",
+            )
+        } else {
+            return Ok(());
+        };
+        match place.replace(value) {
+            None => Ok(()),
+            Some(_) => Err(HeadFault::Malformed(doubled)),
+        }
+    }
+
+    /// RFC 9112 s3.2: "A server MUST respond with a 400 (Bad Request) status code to any HTTP/1.1 request message that
+    /// lacks a Host header field". RFC 9112 s6.1 and s6.3 for the rest, where this is as strict as they allow.
+    fn check(&self, version: Version) -> Result<(), HeadFault> {
+        match self.host {
+            None if version == Version::Http11 => {
+                return Err(HeadFault::Malformed("Host is missing"));
+            }
+            Some(host) if !is_host(host) => {
+                return Err(HeadFault::Malformed("Host is not a host name"));
+            }
+            Some(_) | None => {}
+        }
+        if let Some(length) = self.content_length {
+            let is_number = !length.is_empty()
+                && length.len() <= CONTENT_LENGTH_DIGITS_MAX
+                && length.iter().all(u8::is_ascii_digit);
+            if !is_number {
+                return Err(HeadFault::Malformed("Content-Length is not one number"));
+            }
+        }
+        match self.transfer_encoding {
+            None => Ok(()),
+            Some(_) if version == Version::Http10 => Err(HeadFault::Malformed(
+                "Transfer-Encoding has no meaning in HTTP/1.0",
+            )),
+            Some(_) if self.content_length.is_some() => Err(HeadFault::Malformed(
+                "Content-Length and Transfer-Encoding are both there",
+            )),
+            Some(coding) if coding.eq_ignore_ascii_case(b"chunked") => Ok(()),
+            Some(coding) if ends_in_chunked(coding) => Err(HeadFault::TransferCoding),
+            Some(_) => Err(HeadFault::Malformed(
+                "Transfer-Encoding does not end in chunked",
+            )),
+        }
+    }
+}
+
+fn ends_in_chunked(coding: &[u8]) -> bool {
+    let mut codings = coding.split(|b| *b == b',').map(<[u8]>::trim_ascii);
+    let last_is_chunked = codings
+        .next_back()
+        .is_some_and(|last| last.eq_ignore_ascii_case(b"chunked"));
+    last_is_chunked
+        && codings.all(|other| !other.is_empty() && other.iter().all(|b| is_token_byte(*b)))
+        && !coding
+            .split(|b| *b == b',')
+            .rev()
+            .skip(1)
+            .any(|other| other.trim_ascii().eq_ignore_ascii_case(b"chunked"))
+}
+
+/// `uri-host [":" port]`, RFC 9110 s7.2: the bytes of names, IPv4 and bracketed IPv6 literals, and nothing else.
+pub fn is_host(host: &[u8]) -> bool {
+    let (name, port) = match host {
+        [b'[', ..] => match host.iter().position(|b| *b == b']') {
+            Some(end) => host.split_at(end + 1),
+            None => return false,
+        },
+        _ => match host.iter().position(|b| *b == b':') {
+            Some(colon) => host.split_at(colon),
+            None => (host, &b""[..]),
+        },
+    };
+    let is_name = match name {
+        [b'[', inside @ .., b']'] => {
+            !inside.is_empty()
+                && inside
+                    .iter()
+                    .all(|b| b.is_ascii_hexdigit() || *b == b':' || *b == b'.')
+        }
+        _ => {
+            !name.is_empty()
+                && name
+                    .iter()
+                    .all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'.' | b'_'))
+        }
+    };
+    let is_port = match port {
+        [] => true,
+        [b':', digits @ ..] => {
+            !digits.is_empty() && digits.len() <= 5 && digits.iter().all(u8::is_ascii_digit)
+        }
+        _ => false,
+    };
+    is_name && is_port
+}
+
+/// `tchar`, RFC 9110 s5.6.2.
+fn is_token_byte(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte)
+}
+
+/// What may stand in a request target. Wider than RFC 3986 (browsers send `|` and `^` as they are), but no space, no
+/// control byte, nothing outside ASCII, no fragment, and none of `<>"\` with which proxies and servers differ.
+pub fn is_target_byte(byte: u8) -> bool {
+    (0x21..0x7f).contains(&byte) && !matches!(byte, b'"' | b'<' | b'>' | b'#' | b'\\')
+}
+
+/// Method, version and spaces of a request line beside its target.
+const REQUEST_LINE_EXTRA: usize = 64;
+/// 10^18 - 1 bytes fit into 63 bits; a longer number is an attack or a mistake.
+const CONTENT_LENGTH_DIGITS_MAX: usize = 18;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LIMITS: HeadLimits = HeadLimits {
+        head_bytes: 1024,
+        uri_bytes: 200,
+        headers: 10,
+    };
+
+    fn verdict(head: &str) -> HeadScan {
+        scan(head.as_bytes(), 0, LIMITS)
+    }
+
+    fn status(head: &str) -> Option<u16> {
+        match verdict(head) {
+            HeadScan::Refused(fault) => Some(fault.status().as_u16()),
+            HeadScan::Partial | HeadScan::Complete { .. } => None,
+        }
+    }
+
+    #[test]
+    fn a_complete_head_ends_before_its_body() {
+        let head = "POST /a?b=c HTTP/1.1\r\nHost: mana.so\r\nContent-Length: 3\r\n\r\n";
+        let with_body = format!("{head}abc");
+        assert_eq!(verdict(&with_body), HeadScan::Complete { end: head.len() });
+    }
+
+    #[test]
+    fn a_head_is_found_however_it_is_cut() {
+        let head = "GET / HTTP/1.1\r\nHost: mana.so\r\n\r\n";
+        for cut in 0..head.len() {
+            assert_eq!(verdict(&head[..cut]), HeadScan::Partial, "cut at {cut}");
+            let resumed = scan(head.as_bytes(), cut, LIMITS);
+            assert_eq!(
+                resumed,
+                HeadScan::Complete { end: head.len() },
+                "cut at {cut}"
+            );
+        }
+    }
+
+    #[test]
+    fn what_two_parsers_could_read_differently_is_refused() {
+        let table = [
+            ("GET / HTTP/1.1\r\n\r\n", 400),
+            ("GET / HTTP/1.1\r\nHost: a\r\nHost: a\r\n\r\n", 400),
+            ("GET / HTTP/1.1\r\nHost: a b\r\n\r\n", 400),
+            ("GET / HTTP/1.1\r\nHost:\r\n\r\n", 400),
+            ("GET / HTTP/1.1\r\nHost: u@a\r\n\r\n", 400),
+            ("GET / HTTP/1.1\nHost: a\n\n", 400),
+            ("GET / HTTP/1.1\r\nHost: a\r\n folded\r\n\r\n", 400),
+            ("GET / HTTP/1.1\r\nHost : a\r\n\r\n", 400),
+            ("GET / HTTP/1.1\r\nHost: a\r\nX\r\n\r\n", 400),
+            ("GET / HTTP/1.1\r\nHost: a\r\nX: \x01\r\n\r\n", 400),
+            ("GET / HTTP/1.1\r\nHost: a\r\nX: a\rb\r\n\r\n", 400),
+            ("GET / HTTP/1.1\r\nHost: a\r\nX\0: a\r\n\r\n", 400),
+            ("GET  / HTTP/1.1\r\nHost: a\r\n\r\n", 400),
+            ("GET /a b HTTP/1.1\r\nHost: a\r\n\r\n", 400),
+            ("GET /\u{e4} HTTP/1.1\r\nHost: a\r\n\r\n", 400),
+            ("G\u{e4}T / HTTP/1.1\r\nHost: a\r\n\r\n", 400),
+            ("GET /\r\nHost: a\r\n\r\n", 400),
+            ("GET / HTTP/2.0\r\nHost: a\r\n\r\n", 505),
+            ("GET / HTTP/1.2\r\nHost: a\r\n\r\n", 505),
+            (
+                "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\nContent-Length: 5\r\n\r\n",
+                400,
+            ),
+            (
+                "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 5, 5\r\n\r\n",
+                400,
+            ),
+            (
+                "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: +5\r\n\r\n",
+                400,
+            ),
+            (
+                "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 0x5\r\n\r\n",
+                400,
+            ),
+            ("POST / HTTP/1.1\r\nHost: a\r\nContent-Length:\r\n\r\n", 400),
+            (
+                "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n",
+                400,
+            ),
+            (
+                "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: gzip, chunked\r\n\r\n",
+                501,
+            ),
+            (
+                "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked, chunked\r\n\r\n",
+                400,
+            ),
+            (
+                "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked, gzip\r\n\r\n",
+                400,
+            ),
+            (
+                "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: xchunked\r\n\r\n",
+                400,
+            ),
+            (
+                "POST / HTTP/1.0\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n",
+                400,
+            ),
+            ("\x16\x03\x01\x02", 400),
+        ];
+        for (head, expected) in table {
+            assert_eq!(status(head), Some(expected), "{head:?}");
+        }
+    }
+
+    #[test]
+    fn each_size_has_its_own_answer() {
+        let long_target = format!("GET /{} HTTP/1.1\r\nHost: a\r\n\r\n", "a".repeat(200));
+        assert_eq!(status(&long_target), Some(414));
+        let endless_line = "G".repeat(300);
+        assert_eq!(status(&endless_line), Some(414));
+        let large = format!(
+            "GET / HTTP/1.1\r\nHost: a\r\nX: {}\r\n\r\n",
+            "a".repeat(1024)
+        );
+        assert_eq!(status(&large), Some(431));
+        let many = format!("GET / HTTP/1.1\r\nHost: a\r\n{}\r\n", "X: y\r\n".repeat(10));
+        assert_eq!(status(&many), Some(431));
+    }
+
+    #[test]
+    fn ordinary_heads_pass() {
+        for head in [
+            "GET / HTTP/1.0\r\n\r\n",
+            "OPTIONS * HTTP/1.1\r\nHost: mana.so:8443\r\n\r\n",
+            "GET http://mana.so/a?b HTTP/1.1\r\nHost: mana.so\r\n\r\n",
+            "GET /a|b^c`{d}%20[e] HTTP/1.1\r\nHost: [::1]:80\r\nX-Empty:\r\nCookie: a=\"b\"; c=\u{e4}\r\n\r\n",
+            "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding:  Chunked \r\n\r\n",
+        ] {
+            assert_eq!(
+                verdict(head),
+                HeadScan::Complete { end: head.len() },
+                "{head:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn empty_lines_before_a_request_are_counted() {
+        assert_eq!(leading_empty_lines(b"\r\n\r\nGET"), 4);
+        assert_eq!(leading_empty_lines(b"GET"), 0);
+    }
+}

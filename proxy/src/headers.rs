@@ -1,0 +1,459 @@
+//! The two rewrites: a client's request head for the upstream, an upstream's response head for the client.
+//!
+//! Owns which fields pass, which are dropped and which are set. What passes is written anew from its parts, never
+//! copied raw. Pure; the forwarding loop sends the results.
+
+use http::header::{self, HeaderMap, HeaderName, HeaderValue};
+use http::{Method, StatusCode, Version};
+use pingora::http::{RequestHeader, ResponseHeader};
+
+use crate::edge::Scheme;
+
+/// How a message's body is delimited towards the next hop.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Framing {
+    /// There is none.
+    Empty,
+    /// `Content-Length`.
+    Length(u64),
+    /// `Transfer-Encoding: chunked`.
+    Chunked,
+    /// The end of the connection ends it; responses to HTTP/1.0 clients only.
+    UntilClose,
+    /// The protocol delimits it (HTTP/2).
+    Frames,
+}
+
+/// What the proxy itself says to the upstream about a request.
+#[derive(Clone, Copy, Debug)]
+pub struct About<'a> {
+    /// The client's address, without port.
+    pub client_ip: &'a HeaderValue,
+    /// How the client reached the proxy.
+    pub scheme: Scheme,
+    /// Host and port as the client named them.
+    pub authority: &'a HeaderValue,
+    /// The id under which this request is logged.
+    pub request_id: &'a HeaderValue,
+}
+
+/// Whether a request asks for a websocket (RFC 6455 s4.1). Other upgrades are not offered to upstreams.
+pub fn is_websocket_upgrade(request: &RequestHeader) -> bool {
+    request.version == Version::HTTP_11
+        && request.method == Method::GET
+        && has_token(&request.headers, &header::CONNECTION, "upgrade")
+        && request
+            .headers
+            .get(header::UPGRADE)
+            .is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"websocket"))
+}
+
+/// The request head that goes to the upstream.
+pub fn request_for_upstream(
+    request: &RequestHeader,
+    framing: Framing,
+    is_upgrade: bool,
+    about: About<'_>,
+) -> RequestHeader {
+    let (mut parts, ()) = http::Request::new(()).into_parts();
+    parts.method = request.method.clone();
+    parts.version = Version::HTTP_11;
+    parts.uri = origin_form(&request.uri);
+    let headers = &mut parts.headers;
+    headers.reserve(request.headers.len() + FIELDS_ADDED);
+    headers.insert(header::HOST, about.authority.clone());
+    let nominated = Nominated::of(&request.headers);
+    let mut cookies = 0;
+    for (name, value) in &request.headers {
+        if *name == header::COOKIE {
+            cookies += 1;
+        } else if passes_to_upstream(name) && !nominated.has(name) {
+            headers.append(name.clone(), value.clone());
+        }
+    }
+    if cookies > 0 {
+        headers.insert(header::COOKIE, joined_cookies(&request.headers, cookies));
+    }
+    if request.version == Version::HTTP_11
+        && let Some(expect) = request.headers.get(header::EXPECT)
+    {
+        headers.insert(header::EXPECT, expect.clone());
+    }
+    if is_upgrade {
+        headers.insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
+        headers.insert(header::UPGRADE, HeaderValue::from_static("websocket"));
+    }
+    set_framing(headers, framing, &request.method);
+    headers.insert(X_REAL_IP, about.client_ip.clone());
+    headers.insert(X_FORWARDED_FOR, about.client_ip.clone());
+    headers.insert(
+        X_FORWARDED_PROTO,
+        HeaderValue::from_static(about.scheme.as_str()),
+    );
+    headers.insert(X_FORWARDED_HOST, about.authority.clone());
+    headers.insert(X_REQUEST_ID, about.request_id.clone());
+    RequestHeader::from(parts)
+}
+
+/// The response head that goes to the client.
+pub fn response_for_client(
+    response: &ResponseHeader,
+    framing: Framing,
+    strict_transport_security: Option<&HeaderValue>,
+    request_id: &HeaderValue,
+) -> ResponseHeader {
+    let (mut parts, ()) = http::Response::new(()).into_parts();
+    parts.status = response.status;
+    let headers = &mut parts.headers;
+    headers.reserve(response.headers.len() + FIELDS_ADDED);
+    let nominated = Nominated::of(&response.headers);
+    for (name, value) in &response.headers {
+        if !is_hop_by_hop(name) && !nominated.has(name) {
+            headers.append(name.clone(), value.clone());
+        }
+    }
+    match framing {
+        Framing::Chunked => {
+            headers.remove(header::CONTENT_LENGTH);
+            headers.insert(
+                header::TRANSFER_ENCODING,
+                HeaderValue::from_static("chunked"),
+            );
+        }
+        Framing::UntilClose => {
+            headers.remove(header::CONTENT_LENGTH);
+        }
+        Framing::Empty | Framing::Length(_) | Framing::Frames => {}
+    }
+    if response.status == StatusCode::SWITCHING_PROTOCOLS {
+        headers.insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
+        headers.insert(header::UPGRADE, HeaderValue::from_static("websocket"));
+    }
+    if !response.status.is_informational() {
+        if let Some(value) = strict_transport_security {
+            headers.insert(header::STRICT_TRANSPORT_SECURITY, value.clone());
+        }
+        headers.insert(X_REQUEST_ID, request_id.clone());
+    }
+    let mut head = ResponseHeader::from(parts);
+    let reason = response.get_reason_phrase();
+    if reason != response.status.canonical_reason() {
+        // Only fails for bytes that the response parser has refused already.
+        head.set_reason_phrase(reason).ok();
+    }
+    head
+}
+
+/// How a response body is delimited towards the client.
+pub fn response_framing(
+    response: &ResponseHeader,
+    request_method: &Method,
+    client: Version,
+) -> Framing {
+    let has_no_body = request_method == Method::HEAD
+        || response.status == StatusCode::NO_CONTENT
+        || response.status == StatusCode::NOT_MODIFIED;
+    if has_no_body {
+        return Framing::Empty;
+    }
+    if client == Version::HTTP_2 {
+        return Framing::Frames;
+    }
+    let length = response
+        .headers
+        .get(header::CONTENT_LENGTH)
+        .and_then(|value| value.to_str().ok())
+        .and_then(|value| value.parse().ok());
+    match length {
+        Some(length) => Framing::Length(length),
+        // RFC 9112 s6.1: "A server MUST NOT send a response containing Transfer-Encoding unless the corresponding
+        // request indicates HTTP/1.1 (or later minor revisions)."
+        None if client == Version::HTTP_10 => Framing::UntilClose,
+        None => Framing::Chunked,
+    }
+}
+
+fn origin_form(uri: &http::Uri) -> http::Uri {
+    match uri.path_and_query() {
+        Some(path) if uri.authority().is_some() || uri.scheme().is_some() => {
+            http::Uri::from(path.clone())
+        }
+        Some(_) => uri.clone(),
+        None => http::Uri::from_static("/"),
+    }
+}
+
+fn set_framing(headers: &mut HeaderMap, framing: Framing, method: &Method) {
+    match framing {
+        Framing::Chunked => {
+            headers.insert(
+                header::TRANSFER_ENCODING,
+                HeaderValue::from_static("chunked"),
+            );
+        }
+        Framing::Length(length) => {
+            headers.insert(header::CONTENT_LENGTH, HeaderValue::from(length));
+        }
+        // RFC 9110 s8.6: a method that anticipates content says so when there is none.
+        Framing::Empty if matches!(*method, Method::POST | Method::PUT | Method::PATCH) => {
+            headers.insert(header::CONTENT_LENGTH, HeaderValue::from_static("0"));
+        }
+        Framing::Empty | Framing::UntilClose | Framing::Frames => {}
+    }
+}
+
+/// RFC 9113 s8.2.3: crumbs "MUST be concatenated into a single octet string using the two-octet delimiter of 0x3b,
+/// 0x20 (the ASCII string \"; \")" before they leave HTTP/2.
+fn joined_cookies(headers: &HeaderMap, count: usize) -> HeaderValue {
+    let mut crumbs = headers.get_all(header::COOKIE).iter();
+    if count == 1
+        && let Some(only) = crumbs.next()
+    {
+        return only.clone();
+    }
+    let mut joined = Vec::new();
+    for crumb in headers.get_all(header::COOKIE) {
+        if !joined.is_empty() {
+            joined.extend_from_slice(b"; ");
+        }
+        joined.extend_from_slice(crumb.as_bytes());
+    }
+    // The parts are valid, and so is the delimiter.
+    HeaderValue::from_bytes(&joined).unwrap_or_else(|_| HeaderValue::from_static(""))
+}
+
+/// Connection-specific fields, RFC 9110 s7.6.1.
+fn is_hop_by_hop(name: &HeaderName) -> bool {
+    matches!(
+        *name,
+        header::CONNECTION
+            | header::TE
+            | header::TRAILER
+            | header::TRANSFER_ENCODING
+            | header::UPGRADE
+            | header::PROXY_AUTHENTICATE
+            | header::PROXY_AUTHORIZATION
+    ) || *name == KEEP_ALIVE
+        || *name == PROXY_CONNECTION
+}
+
+/// Fields of a request that are handled apart, or that only the proxy may set. `x-middleware-subrequest` makes some
+/// Next.js versions skip their authorisation (CVE-2025-29927).
+fn passes_to_upstream(name: &HeaderName) -> bool {
+    if matches!(
+        *name,
+        header::HOST | header::CONTENT_LENGTH | header::EXPECT | header::FORWARDED
+    ) {
+        return false;
+    }
+    let text = name.as_str();
+    let is_ours = text.starts_with("x-")
+        && (text.starts_with("x-forwarded-")
+            || *name == X_REAL_IP
+            || *name == X_REQUEST_ID
+            || text == "x-middleware-subrequest");
+    !is_ours && !is_hop_by_hop(name)
+}
+
+/// The fields that `Connection` names as meant for this hop alone.
+struct Nominated(Vec<HeaderName>);
+
+impl Nominated {
+    fn of(headers: &HeaderMap) -> Nominated {
+        let names = headers
+            .get_all(header::CONNECTION)
+            .iter()
+            .flat_map(|value| value.as_bytes().split(|b| *b == b','))
+            .map(<[u8]>::trim_ascii)
+            .filter(|token| !token.is_empty() && !is_connection_option(token))
+            .filter_map(|token| HeaderName::from_bytes(token).ok())
+            .collect();
+        Nominated(names)
+    }
+
+    fn has(&self, name: &HeaderName) -> bool {
+        self.0.contains(name)
+    }
+}
+
+fn is_connection_option(token: &[u8]) -> bool {
+    [&b"close"[..], b"keep-alive", b"upgrade"]
+        .iter()
+        .any(|option| token.eq_ignore_ascii_case(option))
+}
+
+fn has_token(headers: &HeaderMap, name: &HeaderName, token: &str) -> bool {
+    headers
+        .get_all(name)
+        .iter()
+        .flat_map(|value| value.as_bytes().split(|b| *b == b','))
+        .any(|part| part.trim_ascii().eq_ignore_ascii_case(token.as_bytes()))
+}
+
+const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
+const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
+const X_REAL_IP: HeaderName = HeaderName::from_static("x-real-ip");
+const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
+const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
+const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
+/// The field that carries the request id both ways.
+pub const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+/// Room for what is set beside what passes.
+const FIELDS_ADDED: usize = 8;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn request(version: Version, fields: &[(&str, &str)]) -> RequestHeader {
+        let (mut parts, ()) = http::Request::new(()).into_parts();
+        parts.version = version;
+        parts.uri = "/a?b".parse().expect("a target");
+        for (name, value) in fields {
+            parts.headers.append(
+                HeaderName::from_bytes(name.as_bytes()).expect("a name"),
+                HeaderValue::from_str(value).expect("a value"),
+            );
+        }
+        RequestHeader::from(parts)
+    }
+
+    fn rewritten(request: &RequestHeader) -> Vec<String> {
+        let about = About {
+            client_ip: &HeaderValue::from_static("192.0.2.1"),
+            scheme: Scheme::Https,
+            authority: &HeaderValue::from_static("mana.so"),
+            request_id: &HeaderValue::from_static("abc"),
+        };
+        let head = request_for_upstream(request, Framing::Empty, false, about);
+        let mut fields: Vec<String> = head
+            .headers
+            .iter()
+            .map(|(name, value)| format!("{name}: {}", value.to_str().expect("text")))
+            .collect();
+        fields.sort();
+        fields
+    }
+
+    const SET: [&str; 6] = [
+        "host: mana.so",
+        "x-forwarded-for: 192.0.2.1",
+        "x-forwarded-host: mana.so",
+        "x-forwarded-proto: https",
+        "x-real-ip: 192.0.2.1",
+        "x-request-id: abc",
+    ];
+
+    #[test]
+    fn what_a_stranger_says_about_himself_is_replaced() {
+        let fields = [
+            ("host", "mana.so"),
+            ("x-forwarded-for", "1.2.3.4"),
+            ("x-forwarded-port", "1"),
+            ("x-real-ip", "1.2.3.4"),
+            ("forwarded", "for=1.2.3.4"),
+            ("x-request-id", "mine"),
+            ("x-middleware-subrequest", "middleware"),
+        ];
+        assert_eq!(rewritten(&request(Version::HTTP_11, &fields)), SET);
+    }
+
+    #[test]
+    fn fields_for_this_hop_alone_go_no_further() {
+        let fields = [
+            ("connection", "close, X-Secret"),
+            ("connection", "keep-alive"),
+            ("keep-alive", "timeout=5"),
+            ("proxy-connection", "close"),
+            ("te", "trailers"),
+            ("trailer", "x"),
+            ("transfer-encoding", "chunked"),
+            ("upgrade", "h2c"),
+            ("http2-settings", "x"),
+            ("x-secret", "1"),
+            ("proxy-authorization", "x"),
+        ];
+        let mut expected = vec!["host: mana.so", "http2-settings: x"];
+        expected.extend(&SET[1..]);
+        assert_eq!(rewritten(&request(Version::HTTP_11, &fields)), expected);
+    }
+
+    #[test]
+    fn connection_cannot_nominate_the_host_away() {
+        let fields = [("connection", "host, x-real-ip")];
+        assert_eq!(rewritten(&request(Version::HTTP_11, &fields)), SET);
+    }
+
+    #[test]
+    fn cookie_crumbs_are_joined() {
+        let fields = [("cookie", "a=1"), ("cookie", "b=2"), ("cookie", "c=3")];
+        let rewritten = rewritten(&request(Version::HTTP_2, &fields));
+        assert!(
+            rewritten.contains(&"cookie: a=1; b=2; c=3".to_owned()),
+            "{rewritten:?}"
+        );
+    }
+
+    #[test]
+    fn a_response_is_framed_for_its_client() {
+        let mut response = ResponseHeader::build_no_case(200, None).expect("a response");
+        let get = &Method::GET;
+        assert_eq!(
+            response_framing(&response, get, Version::HTTP_11),
+            Framing::Chunked
+        );
+        assert_eq!(
+            response_framing(&response, get, Version::HTTP_10),
+            Framing::UntilClose
+        );
+        assert_eq!(
+            response_framing(&response, get, Version::HTTP_2),
+            Framing::Frames
+        );
+        assert_eq!(
+            response_framing(&response, &Method::HEAD, Version::HTTP_11),
+            Framing::Empty
+        );
+        response
+            .insert_header("content-length", "5")
+            .expect("a field");
+        assert_eq!(
+            response_framing(&response, get, Version::HTTP_10),
+            Framing::Length(5)
+        );
+        response.set_status(304).expect("a status");
+        assert_eq!(
+            response_framing(&response, get, Version::HTTP_11),
+            Framing::Empty
+        );
+    }
+
+    #[test]
+    fn a_response_loses_its_hop_by_hop_fields_and_keeps_the_rest() {
+        let mut response = ResponseHeader::build_no_case(200, None).expect("a response");
+        for (name, value) in [
+            ("connection", "keep-alive, x-hop"),
+            ("keep-alive", "timeout=5"),
+            ("x-hop", "1"),
+            ("set-cookie", "a=1"),
+            ("set-cookie", "b=2"),
+        ] {
+            response.append_header(name, value).expect("a field");
+        }
+        let id = HeaderValue::from_static("abc");
+        let hsts = HeaderValue::from_static("max-age=1");
+        let head = response_for_client(&response, Framing::Chunked, Some(&hsts), &id);
+        let mut names: Vec<&str> = head.headers.keys().map(HeaderName::as_str).collect();
+        names.sort_unstable();
+        assert_eq!(
+            names,
+            [
+                "set-cookie",
+                "strict-transport-security",
+                "transfer-encoding",
+                "x-request-id"
+            ]
+        );
+        assert_eq!(head.headers.get_all("set-cookie").iter().count(), 2);
+    }
+}

@@ -1,0 +1,229 @@
+//! Listening sockets and the acceptor.
+//!
+//! Owns binding, accepting, the connection cap and the spreading over workers: each connection goes to the worker that
+//! has the fewest. At the cap nothing is accepted; connections wait in the kernel's queue instead of being refused.
+
+use std::io;
+use std::net::{SocketAddr, TcpListener};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use socket2::{Domain, Protocol, Socket, Type};
+use tokio::sync::mpsc;
+
+use crate::edge::Scheme;
+use crate::worker::{Accepted, Phase, Shared, Ticket};
+
+/// A bound socket.
+#[derive(Debug)]
+pub struct Listener {
+    socket: TcpListener,
+    /// Which kind of clients come through it.
+    pub scheme: Scheme,
+    /// Where it is bound; the port is never 0.
+    pub address: SocketAddr,
+}
+
+/// An address cannot be listened on.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot listen on {address}")]
+pub struct BindError {
+    address: SocketAddr,
+    source: io::Error,
+}
+
+impl BindError {
+    /// What the operator can do about it.
+    pub fn hint(&self) -> &'static str {
+        match self.source.kind() {
+            io::ErrorKind::AddrInUse => {
+                "another process listens there: `ss -ltnp` names it; stop it or change [listen]"
+            }
+            io::ErrorKind::PermissionDenied => {
+                "ports below 1024 need CAP_NET_BIND_SERVICE: setcap cap_net_bind_service=+ep on the binary, or higher ports"
+            }
+            io::ErrorKind::AddrNotAvailable => "no interface of this machine has that address",
+            _ => "change [listen] in the configuration",
+        }
+    }
+}
+
+/// Binds an address. An IPv6 address takes IPv6 alone, so that `[::]:80` and `0.0.0.0:80` live side by side.
+///
+/// # Errors
+/// The address is in use, not this machine's, or not permitted.
+pub fn bind(address: SocketAddr, scheme: Scheme) -> Result<Listener, BindError> {
+    let bound = || -> io::Result<TcpListener> {
+        let socket = Socket::new(
+            Domain::for_address(address),
+            Type::STREAM,
+            Some(Protocol::TCP),
+        )?;
+        if address.is_ipv6() {
+            socket.set_only_v6(true)?;
+        }
+        // Without it a restart would wait for the connections of the process before to time out.
+        socket.set_reuse_address(true)?;
+        socket.set_nonblocking(true)?;
+        socket.bind(&address.into())?;
+        socket.listen(BACKLOG)?;
+        Ok(socket.into())
+    };
+    let refused = |source| BindError { address, source };
+    let socket = bound().map_err(refused)?;
+    let address = socket.local_addr().map_err(refused)?;
+    Ok(Listener {
+        socket,
+        scheme,
+        address,
+    })
+}
+
+/// A worker as the acceptor sees it.
+#[derive(Clone)]
+pub struct Seat {
+    /// Where its connections are handed over.
+    pub connections: mpsc::Sender<Accepted>,
+    /// How many it has.
+    pub open: Arc<std::sync::atomic::AtomicUsize>,
+}
+
+/// Accepts until the process drains. Returns with the listener closed.
+pub async fn accept(listener: Listener, shared: Arc<Shared>, seats: Vec<Seat>) {
+    let address = listener.address;
+    let socket = match tokio::net::TcpListener::from_std(listener.socket) {
+        Ok(socket) => socket,
+        Err(error) => {
+            tracing::error!(%address, %error, "cannot watch a listener");
+            return;
+        }
+    };
+    let mut backoff = Backoff::default();
+    loop {
+        let cap = shared.settings.load().limits.connections;
+        if shared.connections.open() >= cap {
+            shared.metrics.reject("connections");
+            tokio::select! {
+                () = shared.connections.below(cap) => {}
+                () = shared.reached(Phase::Draining) => return,
+            }
+        }
+        let accepted = tokio::select! {
+            biased;
+            () = shared.reached(Phase::Draining) => return,
+            accepted = socket.accept() => accepted,
+        };
+        match accepted {
+            Ok((tcp, peer)) => {
+                backoff.reset();
+                hand_over(tcp, peer, listener.scheme, &shared, &seats).await;
+            }
+            Err(error) => {
+                if let Some(wait) = backoff.after(&error) {
+                    shared.metrics.reject("accept");
+                    tracing::warn!(%address, %error, "cannot accept; connections wait in the kernel's queue");
+                    tokio::time::sleep(wait).await;
+                }
+            }
+        }
+    }
+}
+
+async fn hand_over(
+    tcp: tokio::net::TcpStream,
+    peer: SocketAddr,
+    scheme: Scheme,
+    shared: &Arc<Shared>,
+    seats: &[Seat],
+) {
+    // Off this thread's reactor: the worker registers it with its own.
+    let tcp = match tcp.into_std() {
+        Ok(tcp) => tcp,
+        Err(error) => {
+            tracing::warn!(%peer, %error, "cannot hand a connection over");
+            return;
+        }
+    };
+    let fewest = seats
+        .iter()
+        .min_by_key(|seat| seat.open.load(Ordering::Acquire));
+    let Some(seat) = fewest else {
+        return;
+    };
+    shared.metrics.accepted(scheme.as_str());
+    let accepted = Accepted {
+        tcp,
+        peer,
+        scheme,
+        ticket: Ticket::new(shared, &seat.open),
+    };
+    if seat.connections.send(accepted).await.is_err() {
+        tracing::error!("a worker is gone");
+    }
+}
+
+/// How long to wait after an accept that failed for want of something (descriptors, memory).
+#[derive(Debug, Default)]
+struct Backoff {
+    wait: Duration,
+}
+
+impl Backoff {
+    fn reset(&mut self) {
+        self.wait = Duration::ZERO;
+    }
+
+    /// `None` when the error is about that one connection alone.
+    fn after(&mut self, error: &io::Error) -> Option<Duration> {
+        if matches!(
+            error.kind(),
+            io::ErrorKind::ConnectionAborted
+                | io::ErrorKind::ConnectionReset
+                | io::ErrorKind::Interrupted
+        ) {
+            return None;
+        }
+        self.wait = (self.wait * 2).clamp(ACCEPT_WAIT_MIN, ACCEPT_WAIT_MAX);
+        Some(self.wait)
+    }
+}
+
+/// Connections that the kernel keeps ready; it takes less if net.core.somaxconn is lower.
+const BACKLOG: i32 = 4096;
+const ACCEPT_WAIT_MIN: Duration = Duration::from_millis(10);
+const ACCEPT_WAIT_MAX: Duration = Duration::from_secs(1);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_taken_address_is_named_with_what_to_do() {
+        let first = bind("127.0.0.1:0".parse().expect("an address"), Scheme::Http).expect("binds");
+        let error = bind(first.address, Scheme::Http).expect_err("is taken");
+        assert_eq!(
+            error.to_string(),
+            format!("cannot listen on {}", first.address)
+        );
+        assert!(error.hint().contains("ss -ltnp"));
+    }
+
+    #[test]
+    fn accepting_waits_longer_each_time_until_it_succeeds() {
+        let mut backoff = Backoff::default();
+        let want = io::Error::from_raw_os_error(24);
+        assert_eq!(backoff.after(&want), Some(ACCEPT_WAIT_MIN));
+        assert_eq!(backoff.after(&want), Some(ACCEPT_WAIT_MIN * 2));
+        for _ in 0..20 {
+            backoff.after(&want);
+        }
+        assert_eq!(backoff.after(&want), Some(ACCEPT_WAIT_MAX));
+        backoff.reset();
+        assert_eq!(backoff.after(&want), Some(ACCEPT_WAIT_MIN));
+        assert_eq!(
+            backoff.after(&io::ErrorKind::ConnectionAborted.into()),
+            None
+        );
+    }
+}

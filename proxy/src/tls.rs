@@ -1,0 +1,185 @@
+//! TLS towards clients: the keyring and the one configuration that all handshakes use.
+//!
+//! Owns the choice of a certificate by name and everything of rustls; no other file of this crate touches it. Where
+//! bundles come from is `mana-certs`' matter.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use arc_swap::ArcSwap;
+use mana_certs::{Bundle, Publish};
+use mana_control::host::comparable;
+use rustls::ServerConfig;
+use rustls::crypto::aws_lc_rs;
+use rustls::server::{ClientHello, ResolvesServerCert};
+use rustls::sign::CertifiedKey;
+use tokio_rustls::TlsAcceptor;
+
+/// Bundles by name, and the TLS configuration that serves them.
+///
+/// Readers load once per handshake; a publication swaps the whole map, so that a handshake sees the old bundle or the
+/// new one, whole.
+pub struct Keyring {
+    bundles: Arc<Bundles>,
+    acceptor: TlsAcceptor,
+}
+
+/// Why there is no TLS configuration.
+#[derive(Debug, thiserror::Error)]
+pub enum TlsError {
+    /// The protocol versions and the provider do not fit each other.
+    #[error("cannot set up TLS 1.2 and 1.3")]
+    Versions(#[source] rustls::Error),
+    /// No keys for session tickets.
+    #[error("cannot make session ticket keys")]
+    Ticketer(#[source] rustls::Error),
+}
+
+impl Keyring {
+    /// An empty keyring: handshakes fail until a bundle is published.
+    ///
+    /// TLS 1.2 and 1.3; ALPN h2, then http/1.1; X25519MLKEM768 first among the groups (rustls' own order); tickets with
+    /// keys that rotate every six hours; no early data, which could be replayed.
+    ///
+    /// # Errors
+    /// See [`TlsError`]; neither happens on a machine with random numbers.
+    pub fn new() -> Result<Keyring, TlsError> {
+        let bundles = Arc::new(Bundles::default());
+        let provider = Arc::new(aws_lc_rs::default_provider());
+        let resolver: Arc<dyn ResolvesServerCert> = bundles.clone();
+        let mut config = ServerConfig::builder_with_provider(provider)
+            .with_protocol_versions(&[&rustls::version::TLS13, &rustls::version::TLS12])
+            .map_err(TlsError::Versions)?
+            .with_no_client_auth()
+            .with_cert_resolver(resolver);
+        config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+        config.ticketer = aws_lc_rs::Ticketer::new().map_err(TlsError::Ticketer)?;
+        // One resumption per handshake is what browsers use; a second ticket is work and bytes for nothing.
+        config.send_tls13_tickets = 1;
+        config.max_early_data_size = 0;
+        Ok(Keyring {
+            bundles,
+            acceptor: TlsAcceptor::from(Arc::new(config)),
+        })
+    }
+
+    /// Does handshakes.
+    pub fn acceptor(&self) -> &TlsAcceptor {
+        &self.acceptor
+    }
+
+    /// Puts all of these in the place of all that were there; the first one is for clients that name no host.
+    pub fn replace_all(&self, bundles: Vec<Bundle>) {
+        self.bundles.current.store(Arc::new(Names::of(bundles)));
+    }
+}
+
+impl Publish for Keyring {
+    fn publish(&self, bundle: Bundle) {
+        self.bundles.current.rcu(|names| {
+            let mut bundles = names.bundles.clone();
+            match bundles.iter_mut().find(|old| old.name == bundle.name) {
+                Some(old) => *old = bundle.clone(),
+                None => bundles.push(bundle.clone()),
+            }
+            Names::of(bundles)
+        });
+    }
+}
+
+#[derive(Debug, Default)]
+struct Bundles {
+    current: ArcSwap<Names>,
+}
+
+/// One state of the keyring.
+#[derive(Debug, Default)]
+struct Names {
+    bundles: Vec<Bundle>,
+    exact: HashMap<String, Arc<CertifiedKey>>,
+}
+
+impl Names {
+    fn of(bundles: Vec<Bundle>) -> Names {
+        let mut exact = HashMap::new();
+        for bundle in bundles.iter().rev() {
+            for name in &bundle.names {
+                exact.insert(comparable(name).into_owned(), Arc::clone(&bundle.certified));
+            }
+        }
+        Names { bundles, exact }
+    }
+
+    /// The bundle for a name: the one that has it, else the one with a wildcard for it, else the first one. A client
+    /// that asked for another name will not trust the first one; serving it lets those who do not verify read the 421.
+    fn find(&self, name: Option<&str>) -> Option<Arc<CertifiedKey>> {
+        let by_name = name.map(comparable).and_then(|name| {
+            self.exact.get(&*name).or_else(|| {
+                let (_, parent) = name.split_once('.')?;
+                self.exact.get(&format!("*.{parent}"))
+            })
+        });
+        by_name
+            .or_else(|| self.bundles.first().map(|bundle| &bundle.certified))
+            .cloned()
+    }
+}
+
+impl ResolvesServerCert for Bundles {
+    fn resolve(&self, hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
+        self.current.load().find(hello.server_name())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::SystemTime;
+
+    use super::*;
+
+    fn names(hosts: &[&[&str]]) -> Names {
+        let now = SystemTime::now();
+        let bundle = |hosts: &&[&str]| {
+            let mut bundle = mana_certs::self_signed(&["any.so"], now).expect("made");
+            bundle.names = hosts.iter().map(|host| (*host).to_owned()).collect();
+            bundle
+        };
+        Names::of(hosts.iter().map(bundle).collect())
+    }
+
+    fn is(found: Option<Arc<CertifiedKey>>, names: &Names, index: usize) -> bool {
+        found.is_some_and(|found| Arc::ptr_eq(&found, &names.bundles[index].certified))
+    }
+
+    #[test]
+    fn a_name_finds_its_bundle_however_it_is_written() {
+        let names = names(&[&["a.so"], &["b.so", "www.b.so"], &["*.c.so"]]);
+        assert!(is(names.find(Some("b.so")), &names, 1));
+        assert!(is(names.find(Some("WWW.B.SO.")), &names, 1));
+        assert!(is(names.find(Some("x.c.so")), &names, 2));
+    }
+
+    #[test]
+    fn no_name_and_an_unknown_name_find_the_first_bundle() {
+        let names = names(&[&["a.so"], &["*.c.so"]]);
+        assert!(is(names.find(None), &names, 0));
+        assert!(is(names.find(Some("d.so")), &names, 0));
+        assert!(is(names.find(Some("y.x.c.so")), &names, 0));
+        assert!(Names::default().find(Some("a.so")).is_none());
+    }
+
+    #[test]
+    fn a_published_bundle_takes_the_place_of_the_one_of_its_name() {
+        let keyring = Keyring::new().expect("a keyring");
+        let now = SystemTime::now();
+        keyring.publish(mana_certs::self_signed(&["a.so"], now).expect("made"));
+        let before = keyring.bundles.current.load().find(Some("a.so"));
+        keyring.publish(mana_certs::self_signed(&["a.so"], now).expect("made"));
+        let names = keyring.bundles.current.load();
+        assert_eq!(names.bundles.len(), 1);
+        assert!(!Arc::ptr_eq(
+            &before.expect("one"),
+            &names.bundles[0].certified
+        ));
+    }
+}

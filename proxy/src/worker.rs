@@ -1,0 +1,246 @@
+//! One worker: a thread with a runtime of its own, its connections, its pool. And what all workers share.
+//!
+//! Owns the thread and the loop that takes connections over from the acceptor. What a connection does is in
+//! `connection.rs`. Nothing here is written by more than one thread, except the counters.
+
+use std::net::{SocketAddr, TcpStream};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use arc_swap::ArcSwap;
+use mana_control::Published;
+use tokio::sync::{mpsc, watch};
+
+use crate::access::{AccessLog, Record};
+use crate::config::{Limits, Timeouts};
+use crate::connection;
+use crate::edge::{HttpsPort, Scheme};
+use crate::metrics::Metrics;
+use crate::pool::Pool;
+use crate::tls::Keyring;
+
+/// What a reload may change for requests that start after it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Settings {
+    /// All deadlines.
+    pub timeouts: Timeouts,
+    /// All sizes and counts.
+    pub limits: Limits,
+}
+
+/// How far the process is on its way out. `Serving => Draining => Closing`
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Phase {
+    /// Connections are accepted.
+    Serving,
+    /// None are; each response is the last one of its connection.
+    Draining,
+    /// Tunnels are cut, connections at rest are closed; requests still finish.
+    Closing,
+}
+
+/// What all workers read.
+pub struct Shared {
+    /// The table.
+    pub published: Arc<Published>,
+    /// Deadlines and limits.
+    pub settings: ArcSwap<Settings>,
+    /// Certificates and the TLS configuration on them.
+    pub keyring: Arc<Keyring>,
+    /// Where redirects to https lead.
+    pub https_port: HttpsPort,
+    /// Counters.
+    pub metrics: Arc<Metrics>,
+    /// Where records go.
+    pub access: AccessLog,
+    /// The way out.
+    pub phase: watch::Receiver<Phase>,
+    /// Open client connections of all workers.
+    pub connections: Connections,
+}
+
+/// Counts open connections and wakes the acceptor when one closes.
+#[derive(Debug, Default)]
+pub struct Connections {
+    open: AtomicUsize,
+    closed: tokio::sync::Notify,
+}
+
+impl Connections {
+    /// How many are open.
+    pub fn open(&self) -> usize {
+        self.open.load(Ordering::Acquire)
+    }
+
+    /// Resolves when fewer than `max` are open.
+    pub async fn below(&self, max: usize) {
+        loop {
+            let closed = self.closed.notified();
+            tokio::pin!(closed);
+            closed.as_mut().enable();
+            if self.open() < max {
+                return;
+            }
+            closed.await;
+        }
+    }
+}
+
+impl Shared {
+    /// How far the process is on its way out.
+    pub fn phase(&self) -> Phase {
+        *self.phase.borrow()
+    }
+
+    /// Resolves when the process is in `phase` or behind it.
+    pub async fn reached(&self, phase: Phase) {
+        let mut watch = self.phase.clone();
+        if watch.wait_for(|now| *now >= phase).await.is_err() {
+            // The sender ends with the process.
+            std::future::pending::<()>().await;
+        }
+    }
+
+    /// Resolves when tunnels must end because the process does.
+    pub async fn cut_tunnels(&self) {
+        self.reached(Phase::Closing).await;
+    }
+}
+
+/// A connection that was accepted, on its way to a worker.
+#[derive(Debug)]
+pub struct Accepted {
+    /// Not blocking.
+    pub tcp: TcpStream,
+    /// The other end.
+    pub peer: SocketAddr,
+    /// Which kind of listener accepted it.
+    pub scheme: Scheme,
+    /// Its place in the counts.
+    pub ticket: Ticket,
+}
+
+/// A connection's place in the counts; it leaves them when this is dropped.
+pub struct Ticket {
+    shared: Arc<Shared>,
+    of_worker: Arc<AtomicUsize>,
+}
+
+impl Ticket {
+    /// Counts a connection in.
+    pub fn new(shared: &Arc<Shared>, of_worker: &Arc<AtomicUsize>) -> Ticket {
+        shared.connections.open.fetch_add(1, Ordering::AcqRel);
+        of_worker.fetch_add(1, Ordering::AcqRel);
+        Ticket {
+            shared: Arc::clone(shared),
+            of_worker: Arc::clone(of_worker),
+        }
+    }
+}
+
+impl Drop for Ticket {
+    fn drop(&mut self) {
+        self.of_worker.fetch_sub(1, Ordering::AcqRel);
+        self.shared.connections.open.fetch_sub(1, Ordering::AcqRel);
+        self.shared.connections.closed.notify_waiters();
+    }
+}
+
+impl std::fmt::Debug for Ticket {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Ticket")
+    }
+}
+
+/// What the connections of one worker share.
+pub struct Worker {
+    /// What all workers share.
+    pub shared: Arc<Shared>,
+    /// This worker's upstream connections at rest.
+    pub pool: Pool,
+}
+
+impl Worker {
+    /// How far the process is on its way out.
+    pub fn phase(&self) -> Phase {
+        self.shared.phase()
+    }
+
+    /// Counts and logs a request that is over.
+    pub fn finished(&self, record: Record) {
+        self.shared.metrics.finished(&record);
+        self.shared.access.write(&record);
+    }
+}
+
+/// A running worker, as the acceptor sees it.
+pub struct Handle {
+    /// Takes connections over; bounded, see [`HANDOVER_MAX`].
+    pub connections: mpsc::Sender<Accepted>,
+    /// How many it has.
+    pub open: Arc<AtomicUsize>,
+    /// Joins when `connections` is dropped and the last connection is over.
+    pub thread: JoinHandle<()>,
+}
+
+/// Starts a worker's thread.
+///
+/// # Errors
+/// The thread or its runtime cannot be made.
+pub fn start(shared: Arc<Shared>, index: usize) -> std::io::Result<Handle> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .max_blocking_threads(1)
+        .build()?;
+    let (sender, receiver) = mpsc::channel(HANDOVER_MAX);
+    let thread = std::thread::Builder::new()
+        .name(format!("worker-{index}"))
+        .spawn(move || runtime.block_on(run(shared, receiver)))?;
+    Ok(Handle {
+        connections: sender,
+        open: Arc::new(AtomicUsize::new(0)),
+        thread,
+    })
+}
+
+async fn run(shared: Arc<Shared>, mut connections: mpsc::Receiver<Accepted>) {
+    let worker = Arc::new(Worker {
+        shared,
+        pool: Pool::default(),
+    });
+    let mut sweep = tokio::time::interval(SWEEP_INTERVAL);
+    sweep.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Skip);
+    let mut tasks = tokio::task::JoinSet::new();
+    loop {
+        tokio::select! {
+            accepted = connections.recv() => match accepted {
+                Some(accepted) => {
+                    tasks.spawn(connection::serve(accepted, Arc::clone(&worker)));
+                }
+                None => break,
+            },
+            _ = sweep.tick() => {
+                let idle_max = worker.shared.settings.load().timeouts.upstream_idle;
+                worker.pool.sweep(idle_max, Instant::now());
+            }
+            Some(ended) = tasks.join_next() => log_panic(ended),
+        }
+    }
+    while let Some(ended) = tasks.join_next().await {
+        log_panic(ended);
+    }
+}
+
+/// A panic ends its connection and nothing else; it is a fault of ours all the same.
+fn log_panic(ended: Result<(), tokio::task::JoinError>) {
+    if let Err(error) = ended {
+        tracing::error!(%error, "a connection's task panicked");
+    }
+}
+
+/// Connections on their way to a worker; the acceptor waits when there are more.
+const HANDOVER_MAX: usize = 1024;
+/// How often connections at rest are looked through.
+const SWEEP_INTERVAL: Duration = Duration::from_secs(1);
