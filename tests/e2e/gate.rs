@@ -99,7 +99,7 @@ async fn force_goes_without_the_gate() {
 #[tokio::test]
 async fn two_switches_at_once_have_one_winner_and_the_other_learns_who_it_is() {
     let stage = Stage::with(|config| {
-        config.site().health("200ms", "5s");
+        config.site().health("200ms", "2s");
     })
     .await;
     // The gate waits for an answer that does not come until its timeout.
@@ -107,7 +107,7 @@ async fn two_switches_at_once_have_one_winner_and_the_other_learns_who_it_is() {
     let pings = stage.green.pings();
     let (first, second) = tokio::join!(stage.proxy.control("switch green"), async {
         eventually("the gate is held", async || {
-            stage.green.pings() > pings && stage.proxy.site().await["stage"] != "steady"
+            stage.green.pings() > pings && stage.proxy.site().await["cutover"] == "gating"
         })
         .await;
         let second = stage.proxy.control("switch green").await;
