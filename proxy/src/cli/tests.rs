@@ -355,5 +355,13 @@ fn help_is_no_error_and_nonsense_is_64() {
             Exit::Done
         };
         assert_eq!(found, exit, "{words:?}");
+        if found == Exit::Usage {
+            let text = usage_error(&error);
+            assert!(
+                text.ends_with("\nhint: try `mana-proxy --help`\n"),
+                "{text}"
+            );
+            assert!(!text.contains(CLAP_ADVICE), "{text}");
+        }
     }
 }
