@@ -3,16 +3,19 @@
 //! Owns the table and everything that leads to a new one. Knows nothing of HTTP sessions, TLS or certificates; the
 //! `mana-proxy` crate reads the table and serves requests by it.
 
+pub mod caller;
 pub mod change;
 pub mod client;
 pub mod cutover;
 pub mod failpoint;
+pub mod gate;
 pub mod health;
 pub mod hold;
 pub mod host;
 pub mod inflight;
 pub mod journal;
 pub mod probe;
+pub mod prober;
 pub mod process;
 pub mod reply;
 pub mod slot;

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, AtomicU64, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use arc_swap::ArcSwap;
+use arc_swap::{ArcSwap, ArcSwapOption};
 use serde::Serialize;
 
 /// What the probes say of an upstream. In text: `unknown`, `up`, `down`.
@@ -34,6 +34,8 @@ pub struct Upstream {
     pub in_flight: AtomicUsize,
     /// Requests that were sent to this upstream since the start.
     pub requests: AtomicU64,
+    /// Why the last probe was not good; none if it was good or there was none.
+    pub last_failure: ArcSwapOption<String>,
     health: AtomicU8,
     /// Microseconds since `born` until which traffic passes this upstream over; 0 = not marked.
     marked_until_us: AtomicU64,
@@ -48,6 +50,7 @@ impl Upstream {
             addresses: ArcSwap::from_pointee(addresses),
             in_flight: AtomicUsize::new(0),
             requests: AtomicU64::new(0),
+            last_failure: ArcSwapOption::empty(),
             health: AtomicU8::new(0),
             marked_until_us: AtomicU64::new(0),
             born: Instant::now(),
