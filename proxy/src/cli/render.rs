@@ -62,7 +62,7 @@ fn switched(fields: &Map<String, Value>, paint: Paint) -> String {
         None => {}
     }
     if let Some(cut) = number(fields, "tunnels_cut").filter(|cut| *cut > 0) {
-        sentence.push_str(&format!(", {cut} tunnels were closed"));
+        sentence.push_str(&format!(", {} closed", counted(cut, "tunnel")));
     }
     sentence
 }
@@ -124,6 +124,12 @@ pub(super) fn plain(value: &Value) -> String {
         Value::String(text) => printable(text),
         other => printable(&other.to_string()),
     }
+}
+
+/// `1 tunnel`, `2 tunnels`.
+pub(super) fn counted(count: u64, noun: &str) -> String {
+    let plural = if count == 1 { "" } else { "s" };
+    format!("{count} {noun}{plural}")
 }
 
 /// A string field, fit for a terminal.
@@ -217,7 +223,7 @@ mod tests {
             (
                 switch,
                 r#"{"ok":true,"active":"green","generation":7,"changed":true,"drained":true,"tunnels_cut":2}"#,
-                "green is active (generation 7); blue has drained, 2 tunnels were closed\n",
+                "green is active (generation 7); blue has drained, 2 tunnels closed\n",
             ),
             (
                 Verb::Rollback,

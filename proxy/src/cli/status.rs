@@ -11,7 +11,7 @@
 use mana_control::Slot;
 use serde_json::{Map, Value};
 
-use super::render::{Cell, aligned, number, plain, slot_color, slot_text, text};
+use super::render::{Cell, aligned, counted, number, plain, slot_color, slot_text, text};
 use super::terminal::{Color, Paint};
 
 type Fields = Map<String, Value>;
@@ -41,8 +41,8 @@ fn about(fields: &Fields) -> Option<String> {
     let mut parts = vec![format!("mana-proxy {}", text(fields, "version")?)];
     parts.extend(number(fields, "pid").map(|pid| format!("pid {pid}")));
     parts.extend(number(fields, "uptime_s").map(|seconds| format!("up {}", rough(seconds))));
-    for noun in ["connections", "tunnels"] {
-        parts.extend(number(fields, noun).map(|count| format!("{count} {noun}")));
+    for (name, noun) in [("connections", "connection"), ("tunnels", "tunnel")] {
+        parts.extend(number(fields, name).map(|count| counted(count, noun)));
     }
     Some(parts.join("  "))
 }
@@ -170,7 +170,7 @@ fn slot_row(slot: Slot, active: Option<Slot>, view: &Fields) -> Vec<Cell> {
         )));
     }
     if let Some(tunnels) = number(view, "tunnels").filter(|tunnels| *tunnels > 0) {
-        row.push(Cell::new(format!("{tunnels} tunnels")));
+        row.push(Cell::new(counted(tunnels, "tunnel")));
     }
     row
 }
@@ -289,11 +289,11 @@ b.so  maintenance  held by root
 
     #[test]
     fn the_daemon_and_what_traffic_found_are_shown() {
-        let status = r#"{"version":"0.1.0","pid":42,"uptime_s":11100,"connections":120,"tunnels":2,"sites":[
+        let status = r#"{"version":"0.1.0","pid":42,"uptime_s":11100,"connections":120,"tunnels":1,"sites":[
             {"host":"a.so","slots":{"blue":{"tunnels":2,"upstreams":[
               {"address":"[::1]:1","health":"up","marked":true,"last_failure":"reset"}]}}}]}"#;
         let expected = "\
-mana-proxy 0.1.0  pid 42  up 3h 5m  120 connections  2 tunnels
+mana-proxy 0.1.0  pid 42  up 3h 5m  120 connections  1 tunnel
 
 a.so
   blue  standby  healthy  0 in flight  0 requests  2 tunnels
