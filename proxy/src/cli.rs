@@ -19,7 +19,7 @@ mod tests;
 
 use std::error::Error;
 use std::ffi::OsString;
-use std::io;
+use std::io::{self, Write};
 use std::path::Path;
 use std::process::ExitCode;
 
@@ -61,13 +61,23 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>, daemon: &dyn Daemon) 
 /// Help and version go to stdout and are no errors; all else that clap stops at is.
 fn explain(error: &clap::Error) -> Exit {
     // When nobody listens there is nobody to be told so; the exit code still says how it went.
-    let _ = error.print();
     if error.use_stderr() {
+        let _ = io::stderr().write_all(usage_error(error).as_bytes());
         Exit::Usage
     } else {
+        let _ = error.print();
         Exit::Done
     }
 }
+
+/// clap's own words, with the advice at their end in the form that all errors have.
+fn usage_error(error: &clap::Error) -> String {
+    let text = error.render().to_string();
+    let text = text.trim_end().trim_end_matches(CLAP_ADVICE).trim_end();
+    format!("{text}\nhint: try `mana-proxy --help`\n")
+}
+
+const CLAP_ADVICE: &str = "For more information, try '--help'.";
 
 fn carry_out(arguments: Arguments, daemon: &dyn Daemon, terminal: &mut Terminal<'_>) -> Exit {
     let Arguments { global, command } = arguments;

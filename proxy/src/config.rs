@@ -205,6 +205,10 @@ impl Config {
 pub fn needs_restart(old: &Config, new: &Config) -> Vec<String> {
     let changed = [
         ("server.workers", old.server.workers != new.server.workers),
+        (
+            "server.shutdown_deadline",
+            old.server.shutdown_deadline != new.server.shutdown_deadline,
+        ),
         ("listen.http", old.listen.http != new.listen.http),
         ("listen.https", old.listen.https != new.listen.https),
         ("control.socket", old.control.socket != new.control.socket),

@@ -25,6 +25,7 @@ const EXIT_CODES: &str = "Exit codes: 0 done, 1 failed, 2 refused (nothing was c
 
 /// Options of every verb.
 #[derive(Debug, Args)]
+#[command(next_help_heading = "Options of every verb")]
 pub(super) struct Global {
     /// The control socket [default: run/control.sock if it is there, else /run/mana-proxy/control.sock]
     #[arg(long, global = true, value_name = "PATH", env = "MANA_PROXY_SOCKET")]

@@ -20,19 +20,19 @@ pub(super) fn check(file: &Path, is_json: bool, terminal: &mut Terminal<'_>) -> 
             return report(&refused(file, &error), is_json, exit, terminal);
         }
     };
-    let faults = certificate_faults(&config, SystemTime::now());
+    let Findings { faults, warnings } = look_at_certificates(&config, SystemTime::now());
+    for (host, reason) in &warnings {
+        terminal.talk(&format!(
+            "warning: {}: site {host}: certificate: {reason}",
+            file.display()
+        ));
+    }
     if faults.is_empty() {
-        let sites = config.sites.len();
-        let noun = if sites == 1 { "site" } else { "sites" };
-        let text = if is_json {
-            format!(
-                "{}\n",
-                json!({ "ok": true, "file": file.display().to_string(), "sites": sites })
-            )
-        } else {
-            format!("{}: no faults, {sites} {noun}\n", file.display())
-        };
-        return print(&text, Exit::Done, terminal);
+        return print(
+            &passed(file, &config, &warnings, is_json),
+            Exit::Done,
+            terminal,
+        );
     }
     for (host, reason) in &faults {
         terminal.talk(&format!(
@@ -42,11 +42,8 @@ pub(super) fn check(file: &Path, is_json: bool, terminal: &mut Terminal<'_>) -> 
     }
     let hint = "put the right files in place, or name others; the proxy would not start with these";
     terminal.error("a certificate cannot be served", hint);
-    let faults = faults.iter().map(|(host, reason)| {
-        json!({ "file": file.display().to_string(), "key": "site.certificate", "site": host, "reason": reason })
-    });
     report(
-        &object(faults.collect()),
+        &object(of_certificates(file, &faults)),
         is_json,
         Exit::BadConfig,
         terminal,
@@ -78,19 +75,35 @@ fn fault(fault: &Fault) -> Value {
     json!({ "file": fault.file, "line": fault.line, "key": fault.key, "reason": fault.reason })
 }
 
-/// By canonical host, why a certificate from files cannot be served now.
-fn certificate_faults(config: &Config, now: SystemTime) -> Vec<(String, String)> {
-    let faults = config.sites.iter().filter_map(|site| {
-        let error = load(site, now).err()?;
-        Some((
-            site.settings.host.to_string(),
-            printable(&with_sources(&error)),
-        ))
-    });
-    faults.collect()
+/// What was found of certificates, each by canonical host.
+#[derive(Default)]
+struct Findings {
+    /// The proxy would not start.
+    faults: Vec<(String, String)>,
+    /// The proxy starts and says so: an expired certificate is served rather than none.
+    warnings: Vec<(String, String)>,
 }
 
-fn load(site: &SiteConfig, now: SystemTime) -> Result<(), BundleError> {
+/// Loads what comes from files.
+fn look_at_certificates(config: &Config, now: SystemTime) -> Findings {
+    let mut findings = Findings::default();
+    for site in &config.sites {
+        let told = |error: BundleError| {
+            (
+                site.settings.host.to_string(),
+                printable(&with_sources(&error)),
+            )
+        };
+        match load(site).map(|bundle| bundle.map(|bundle| bundle.check(now))) {
+            Ok(Some(Err(error))) => findings.warnings.push(told(error)),
+            Ok(Some(Ok(())) | None) => {}
+            Err(error) => findings.faults.push(told(error)),
+        }
+    }
+    findings
+}
+
+fn load(site: &SiteConfig) -> Result<Option<Bundle>, BundleError> {
     match &site.certificate {
         CertificateSource::Files { chain, key } => {
             let settings = &site.settings;
@@ -98,8 +111,29 @@ fn load(site: &SiteConfig, now: SystemTime) -> Result<(), BundleError> {
                 .chain(&settings.aliases)
                 .map(|host| host.as_str())
                 .collect();
-            Bundle::from_files(settings.host.as_str(), chain, key, &hosts)?.check(now)
+            Bundle::from_files(settings.host.as_str(), chain, key, &hosts).map(Some)
         }
-        CertificateSource::SelfSigned | CertificateSource::Acme => Ok(()),
+        CertificateSource::SelfSigned | CertificateSource::Acme => Ok(None),
     }
+}
+
+fn passed(file: &Path, config: &Config, warnings: &[(String, String)], is_json: bool) -> String {
+    let (file_name, sites) = (file.display(), config.sites.len());
+    if is_json {
+        let warnings = of_certificates(file, warnings);
+        let object = json!({
+            "ok": true, "file": file_name.to_string(), "sites": sites, "warnings": warnings
+        });
+        return format!("{object}\n");
+    }
+    let noun = if sites == 1 { "site" } else { "sites" };
+    format!("{file_name}: no faults, {sites} {noun}\n")
+}
+
+fn of_certificates(file: &Path, findings: &[(String, String)]) -> Vec<Value> {
+    let file = file.display().to_string();
+    let found = findings.iter().map(|(host, reason)| {
+        json!({ "file": file, "key": "site.certificate", "site": host, "reason": reason })
+    });
+    found.collect()
 }

@@ -2,7 +2,7 @@
 
 use std::process::ExitCode;
 
-use mana_control::Code;
+use mana_control::{Code, Verb};
 
 /// How a verb ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -37,11 +37,13 @@ impl Exit {
     }
 
     /// What a refusal of the daemon means for the caller.
-    pub fn of_refusal(code: Option<Code>) -> Exit {
-        match code {
-            Some(Code::Refused | Code::Conflict | Code::Busy) => Exit::Refused,
-            Some(Code::Invalid) => Exit::Usage,
-            Some(Code::Failed) | None => Exit::Failed,
+    pub fn of_refusal(verb: Verb, code: Option<Code>) -> Exit {
+        match (code, verb) {
+            (Some(Code::Refused | Code::Conflict | Code::Busy), _) => Exit::Refused,
+            // What a reload finds invalid is the configuration, not the command line.
+            (Some(Code::Invalid), Verb::Reload) => Exit::BadConfig,
+            (Some(Code::Invalid), _) => Exit::Usage,
+            (Some(Code::Failed) | None, _) => Exit::Failed,
         }
     }
 }
@@ -58,7 +60,12 @@ mod tests {
 
     #[test]
     fn each_refusal_has_its_exit_code() {
-        let codes = Code::ALL.map(|code| (code.as_str(), Exit::of_refusal(Some(code)).code()));
+        let codes = Code::ALL.map(|code| {
+            (
+                code.as_str(),
+                Exit::of_refusal(Verb::Pause, Some(code)).code(),
+            )
+        });
         assert_eq!(
             codes,
             [
@@ -69,5 +76,10 @@ mod tests {
                 ("failed", 1)
             ]
         );
+        assert_eq!(
+            Exit::of_refusal(Verb::Reload, Some(Code::Invalid)).code(),
+            78
+        );
+        assert_eq!(Exit::of_refusal(Verb::Reload, None).code(), 1);
     }
 }

@@ -32,7 +32,7 @@ fn row(entry: &Fields) -> Vec<Cell> {
         Cell::new(or_dash("time")),
         Cell::new(generation),
         Cell::new(or_dash("site")),
-        Cell::new(or_dash("verb")),
+        Cell::new(verb(entry)),
         slots(entry),
         outcome(entry),
         Cell::new(caller(entry)),
@@ -43,6 +43,15 @@ fn row(entry: &Fields) -> Vec<Cell> {
     let reasons: Vec<String> = reasons.collect();
     row.push(Cell::new(reasons.join("; ")));
     row
+}
+
+/// `drain`, or `drain --undo`.
+fn verb(entry: &Fields) -> String {
+    let verb = text(entry, "verb").unwrap_or_else(|| "-".to_owned());
+    match entry.get("undo") {
+        Some(Value::Bool(true)) => format!("{verb} --undo"),
+        _ => verb,
+    }
 }
 
 /// `blue -> green`, in the colour of the slot that it went to.
@@ -97,14 +106,14 @@ mod tests {
          "uid":0,"gid":0,"pid":4242,"command":"mana-proxy","note":"release 41","outcome":"drained","in_flight":0},
         {"time":"2026-11-22T09:14:00.000Z","site":"mana.so","verb":"drain","slot":"green","uid":1000,
          "command":"sh","outcome":"refused","error":"green is active"},
-        {"verb":"reload"}]}"#;
+        {"verb":"drain","undo":true}]}"#;
 
     #[test]
     fn each_change_is_one_line() {
         let expected = "\
-2026-11-22T09:13:21.004Z  7  mana.so  switch  blue -> green  drained  mana-proxy (uid 0)  release 41
-2026-11-22T09:14:00.000Z  -  mana.so  drain   green          refused  sh (uid 1000)       green is active
--                         -  -        reload  -              -        -
+2026-11-22T09:13:21.004Z  7  mana.so  switch        blue -> green  drained  mana-proxy (uid 0)  release 41
+2026-11-22T09:14:00.000Z  -  mana.so  drain         green          refused  sh (uid 1000)       green is active
+-                         -  -        drain --undo  -              -        -
 (1 damaged lines of the journal were left out)
 ";
         assert_eq!(rendered(HISTORY, Paint::Plain), expected);

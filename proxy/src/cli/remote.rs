@@ -51,14 +51,11 @@ fn report(request: &Request, reply: &Reply, is_json: bool, terminal: &mut Termin
     let exit = if reply.ok() {
         Exit::Done
     } else {
-        Exit::of_refusal(reply.code())
+        Exit::of_refusal(request.verb, reply.code())
     };
     if !reply.ok() {
-        let error = printable(reply.error().unwrap_or("the daemon gave no reason"));
-        for line in render::faults(reply) {
-            terminal.talk(&line);
-        }
         let hint = reply.hint().unwrap_or_else(|| hint_for(reply.code()));
+        let error = refusal(reply, terminal);
         terminal.error(&error, &printable(hint));
     } else {
         for line in render::warnings(reply) {
@@ -76,6 +73,26 @@ fn report(request: &Request, reply: &Reply, is_json: bool, terminal: &mut Termin
         );
     }
     exit
+}
+
+/// Why the daemon would not. All faults of a configuration come in one reply, one a line: they are written first.
+fn refusal(reply: &Reply, terminal: &mut Terminal<'_>) -> String {
+    let lines: Vec<String> = reply
+        .error()
+        .unwrap_or_default()
+        .lines()
+        .map(printable)
+        .collect();
+    match lines.as_slice() {
+        [] => "the daemon gave no reason".to_owned(),
+        [reason] => reason.clone(),
+        faults => {
+            for fault in faults {
+                terminal.talk(fault);
+            }
+            format!("there are {} faults", faults.len())
+        }
+    }
 }
 
 /// What to do when the daemon did not say.

@@ -49,6 +49,9 @@ fn switched(fields: &Map<String, Value>, paint: Paint) -> String {
         return "the switch was made".to_owned();
     };
     let mut sentence = format!("{} is active", slot_text(active, paint));
+    if fields.get("changed") == Some(&Value::Bool(false)) {
+        sentence.push_str(" already");
+    }
     if let Some(generation) = number(fields, "generation") {
         sentence.push_str(&format!(" (generation {generation})"));
     }
@@ -57,6 +60,9 @@ fn switched(fields: &Map<String, Value>, paint: Paint) -> String {
         Some(true) => sentence.push_str(&format!("; {other} has drained")),
         Some(false) => sentence.push_str(&format!("; {other} {}", still_drains(fields))),
         None => {}
+    }
+    if let Some(cut) = number(fields, "tunnels_cut").filter(|cut| *cut > 0) {
+        sentence.push_str(&format!(", {} closed", counted(cut, "tunnel")));
     }
     sentence
 }
@@ -70,15 +76,19 @@ fn still_drains(fields: &Map<String, Value>) -> String {
 
 /// What is said on stderr of a request that was done, but not as one might think.
 pub(super) fn warnings(reply: &Reply) -> Vec<String> {
-    let mut warnings: Vec<String> = strings(reply.field("warnings"))
-        .iter()
-        .map(|text| format!("warning: {text}"))
-        .collect();
+    let warning = text(reply.fields(), "warning").map(|text| format!("warning: {text}"));
+    let mut warnings = Vec::from_iter(warning);
     let restart = strings(reply.field("needs_restart"));
     if !restart.is_empty() {
         let keys = restart.join(", ");
         warnings.push(format!(
             "warning: changed, but only a restart applies it: {keys}"
+        ));
+    }
+    if let Some(generation) = number(reply.fields(), "superseded_by") {
+        let change = format!("the change with generation {generation}");
+        warnings.push(format!(
+            "warning: {change} came before the old slot had drained"
         ));
     }
     if reply.field("drained") == Some(&Value::Bool(false)) {
@@ -88,11 +98,6 @@ pub(super) fn warnings(reply: &Reply) -> Vec<String> {
         ));
     }
     warnings
-}
-
-/// The faults of a configuration that a daemon would not take.
-pub(super) fn faults(reply: &Reply) -> Vec<String> {
-    strings(reply.field("faults"))
 }
 
 /// The elements of an array as text; none if it is no array.
@@ -119,6 +124,12 @@ pub(super) fn plain(value: &Value) -> String {
         Value::String(text) => printable(text),
         other => printable(&other.to_string()),
     }
+}
+
+/// `1 tunnel`, `2 tunnels`.
+pub(super) fn counted(count: u64, noun: &str) -> String {
+    let plural = if count == 1 { "" } else { "s" };
+    format!("{count} {noun}{plural}")
 }
 
 /// A string field, fit for a terminal.
@@ -205,6 +216,16 @@ mod tests {
                 "mana.so: green is active (generation 7); blue has drained\n",
             ),
             (
+                switch,
+                r#"{"ok":true,"active":"green","generation":7,"changed":false,"drained":true,"tunnels_cut":0}"#,
+                "green is active already (generation 7); blue has drained\n",
+            ),
+            (
+                switch,
+                r#"{"ok":true,"active":"green","generation":7,"changed":true,"drained":true,"tunnels_cut":2}"#,
+                "green is active (generation 7); blue has drained, 2 tunnels closed\n",
+            ),
+            (
                 Verb::Rollback,
                 r#"{"ok":true,"site":"mana.so","active":"blue","generation":8,"drained":false,"in_flight":3}"#,
                 "mana.so: blue is active (generation 8); green still has 3 in flight\n",
@@ -279,12 +300,13 @@ mod tests {
     #[test]
     fn what_is_not_as_one_might_think_is_a_warning() {
         let line = r#"{"ok":true,"drained":false,"in_flight":2,"needs_restart":["listen.http","server.workers"],
-            "warnings":["a\u001b[2J"]}"#;
+            "warning":"a\u001b[2J","superseded_by":9}"#;
         assert_eq!(
             warnings(&Reply::parse(line).unwrap()),
             [
                 "warning: a\\u{1b}[2J",
                 "warning: changed, but only a restart applies it: listen.http, server.workers",
+                "warning: the change with generation 9 came before the old slot had drained",
                 "warning: the old slot still has 2 in flight; do not stop it yet, see `mana-proxy status`",
             ]
         );

@@ -11,7 +11,7 @@
 use mana_control::Slot;
 use serde_json::{Map, Value};
 
-use super::render::{Cell, aligned, number, plain, slot_color, slot_text, text};
+use super::render::{Cell, aligned, counted, number, plain, slot_color, slot_text, text};
 use super::terminal::{Color, Paint};
 
 type Fields = Map<String, Value>;
@@ -25,10 +25,41 @@ pub(super) fn render(fields: &Fields, paint: Paint) -> String {
         .filter_map(Value::as_object)
         .map(|site| render_site(site, paint))
         .collect();
-    if sites.is_empty() {
-        return "no sites\n".to_owned();
+    let sites = if sites.is_empty() {
+        "no sites\n".to_owned()
+    } else {
+        sites.join("\n")
+    };
+    match about(fields) {
+        Some(about) => format!("{about}\n\n{sites}"),
+        None => sites,
     }
-    sites.join("\n")
+}
+
+/// `mana-proxy 0.1.0  pid 42  up 3h 5m  120 connections`
+fn about(fields: &Fields) -> Option<String> {
+    let mut parts = vec![format!("mana-proxy {}", text(fields, "version")?)];
+    parts.extend(number(fields, "pid").map(|pid| format!("pid {pid}")));
+    parts.extend(number(fields, "uptime_s").map(|seconds| format!("up {}", rough(seconds))));
+    for (name, noun) in [("connections", "connection"), ("tunnels", "tunnel")] {
+        parts.extend(number(fields, name).map(|count| counted(count, noun)));
+    }
+    Some(parts.join("  "))
+}
+
+/// A time in its two largest units: `3d 2h`, `5m 10s`.
+fn rough(seconds: u64) -> String {
+    match (
+        seconds / 86_400,
+        seconds / 3600 % 24,
+        seconds / 60 % 60,
+        seconds % 60,
+    ) {
+        (0, 0, 0, s) => format!("{s}s"),
+        (0, 0, m, s) => format!("{m}m {s}s"),
+        (0, h, m, _) => format!("{h}h {m}m"),
+        (d, h, _, _) => format!("{d}d {h}h"),
+    }
 }
 
 fn render_site(site: &Fields, paint: Paint) -> String {
@@ -77,7 +108,7 @@ fn headline(site: &Fields, active: Option<Slot>, paint: Paint) -> String {
     if let Some(waiting) = number(site, "waiting").filter(|waiting| *waiting > 0) {
         parts.push(format!("{waiting} waiting"));
     }
-    if let Some(stage) = text(site, "stage").filter(|stage| stage != "steady") {
+    if let Some(stage) = text(site, "cutover").filter(|stage| stage != "steady") {
         parts.push(paint.color(Color::Yellow, &stage));
     }
     if let Some(holder) = site.get("holder").filter(|holder| !holder.is_null()) {
@@ -138,6 +169,9 @@ fn slot_row(slot: Slot, active: Option<Slot>, view: &Fields) -> Vec<Cell> {
             number(view, name).unwrap_or_else(|| sum(name))
         )));
     }
+    if let Some(tunnels) = number(view, "tunnels").filter(|tunnels| *tunnels > 0) {
+        row.push(Cell::new(counted(tunnels, "tunnel")));
+    }
     row
 }
 
@@ -158,9 +192,11 @@ fn upstream_row(upstream: &Fields) -> Vec<Cell> {
             number(upstream, name).unwrap_or(0)
         )));
     }
-    if let Some(failure) = text(upstream, "last_failure") {
-        row.push(Cell::new(failure));
-    }
+    // Traffic passes a marked upstream over for a while, whatever the probes say.
+    let is_marked = upstream.get("marked") == Some(&Value::Bool(true));
+    let notes = is_marked.then(|| "passed over".to_owned()).into_iter();
+    let notes: Vec<String> = notes.chain(text(upstream, "last_failure")).collect();
+    row.push(Cell::new(notes.join(", ")));
     row
 }
 
@@ -192,7 +228,7 @@ mod tests {
     use super::*;
 
     const STATUS: &str = r#"{"ok":true,"generation":7,"sites":[{
-        "host":"mana.so","active":"blue","generation":7,"mode":"serving","stage":"steady","holder":null,
+        "host":"mana.so","active":"blue","generation":7,"mode":"serving","cutover":"steady","holder":null,
         "slots":{
           "blue":{"in_flight":3,"upstreams":[
             {"address":"127.0.0.1:4000","health":"up","in_flight":3,"requests":1204}]},
@@ -238,7 +274,7 @@ mana.so  active blue  generation 7  serving
     #[test]
     fn what_is_unusual_is_shown_in_the_first_line() {
         let status = r#"{"sites":[
-            {"host":"a.so","active":"green","generation":2,"mode":"paused","waiting":4,"stage":"gating",
+            {"host":"a.so","active":"green","generation":2,"mode":"paused","waiting":4,"cutover":"gating",
              "holder":{"command":"deploy.sh","uid":0,"pid":42},
              "slots":[{"slot":"blue","drained":true,"upstreams":[]}]},
             {"host":"b.so","mode":"maintenance","holder":"root"}]}"#;
@@ -249,6 +285,25 @@ a.so  active green  generation 2  paused  4 waiting  gating  held by deploy.sh (
 b.so  maintenance  held by root
 ";
         assert_eq!(rendered(status, Paint::Plain), expected);
+    }
+
+    #[test]
+    fn the_daemon_and_what_traffic_found_are_shown() {
+        let status = r#"{"version":"0.1.0","pid":42,"uptime_s":11100,"connections":120,"tunnels":1,"sites":[
+            {"host":"a.so","slots":{"blue":{"tunnels":2,"upstreams":[
+              {"address":"[::1]:1","health":"up","marked":true,"last_failure":"reset"}]}}}]}"#;
+        let expected = "\
+mana-proxy 0.1.0  pid 42  up 3h 5m  120 connections  1 tunnel
+
+a.so
+  blue  standby  healthy  0 in flight  0 requests  2 tunnels
+    [::1]:1  up  0 in flight  0 requests  passed over, reset
+";
+        assert_eq!(rendered(status, Paint::Plain), expected);
+        let times = [(5, "5s"), (310, "5m 10s"), (86_400, "1d 0h")];
+        for (seconds, expected) in times {
+            assert_eq!(rough(seconds), expected);
+        }
     }
 
     #[test]

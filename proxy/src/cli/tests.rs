@@ -142,7 +142,7 @@ fn check_says_that_there_are_no_faults() {
     let object: serde_json::Value = serde_json::from_str(&data).unwrap();
     assert_eq!(
         object,
-        serde_json::json!({"ok": true, "file": path, "sites": 1})
+        serde_json::json!({"ok": true, "file": path, "sites": 1, "warnings": []})
     );
 }
 
@@ -196,6 +196,30 @@ fn check_loads_the_certificates() {
 
     std::fs::write(&chain_path, certified(&["mana.so", "www.mana.so"])).unwrap();
     assert_eq!(carried_out(&words, &Idle::default()).0, 0);
+}
+
+#[test]
+fn an_expired_certificate_is_a_warning_because_it_would_be_served() {
+    let dir = tempfile::tempdir().unwrap();
+    let key = rcgen::KeyPair::generate().unwrap();
+    let names = ["mana.so".to_owned(), "www.mana.so".to_owned()];
+    let mut params = rcgen::CertificateParams::new(names).unwrap();
+    params.not_before = rcgen::date_time_ymd(2020, 1, 1);
+    params.not_after = rcgen::date_time_ymd(2020, 4, 1);
+    let chain = params.self_signed(&key).unwrap().pem();
+    let chain = file(&dir, "cert.pem", &chain);
+    let key = file(&dir, "key.pem", &key.serialize_pem());
+    let certificate = format!("{{ chain = {chain:?}, key = {key:?} }}");
+    let path = file(&dir, "a.toml", &config(&certificate));
+    let words = ["check", "--json", "--config", path.to_str().unwrap()];
+    let (code, data, talk) = carried_out(&words, &Idle::default());
+    assert_eq!(code, 0, "{talk}");
+    assert!(
+        talk.starts_with("warning: ") && talk.contains("expired on 2020-04-01"),
+        "{talk}"
+    );
+    let object: serde_json::Value = serde_json::from_str(&data).unwrap();
+    assert_eq!(object["warnings"].as_array().unwrap().len(), 1);
 }
 
 #[test]
@@ -281,16 +305,16 @@ fn a_refusal_is_said_on_stderr_with_a_hint() {
 #[test]
 fn the_faults_of_a_refused_reload_are_shown() {
     let dir = tempfile::tempdir().unwrap();
-    let answer = r#"{"ok":false,"code":"refused","error":"2 faults","faults":["a.toml:1: a","a.toml:2: b"]}"#;
+    let answer = r#"{"ok":false,"code":"invalid","error":"a.toml:1: a\na.toml:2: b"}"#;
     let (socket, daemon) = answering(&dir, answer);
     let (exit, _, talk) = carried_out(
         &["reload", "--socket", socket.to_str().unwrap()],
         &Idle::default(),
     );
     daemon.join().unwrap();
-    assert_eq!(exit, 2);
+    assert_eq!(exit, 78);
     assert!(
-        talk.starts_with("a.toml:1: a\na.toml:2: b\nerror: 2 faults\nhint: "),
+        talk.starts_with("a.toml:1: a\na.toml:2: b\nerror: there are 2 faults\nhint: "),
         "{talk}"
     );
 }
@@ -355,5 +379,13 @@ fn help_is_no_error_and_nonsense_is_64() {
             Exit::Done
         };
         assert_eq!(found, exit, "{words:?}");
+        if found == Exit::Usage {
+            let text = usage_error(&error);
+            assert!(
+                text.ends_with("\nhint: try `mana-proxy --help`\n"),
+                "{text}"
+            );
+            assert!(!text.contains(CLAP_ADVICE), "{text}");
+        }
     }
 }

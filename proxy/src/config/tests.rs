@@ -246,13 +246,14 @@ fn what_needs_a_restart_is_named_and_the_rest_is_not() {
     let live = "hsts = \"max-age=1\"\naliases = [\"www.mana.so\"]\n[timeouts]\nidle = \"1s\"\n[limits]\nheaders = 50\n";
     assert!(needs_restart(&old, &parse(&format!("{SMALLEST}{live}"))).is_empty());
 
-    let restart = "[server]\nworkers = 99\n[control]\nsocket = \"s\"\nallow_uids = [1]\nallow_gids = [1]\ngroup_gid = 1\n\
+    let restart = "[server]\nworkers = 99\nshutdown_deadline = \"1s\"\n[control]\nsocket = \"s\"\nallow_uids = [1]\nallow_gids = [1]\ngroup_gid = 1\n\
         [state]\ndir = \"s\"\n[admin]\nlisten = \"[::1]:1\"\n[access_log]\nto = \"off\"\nbuffer_lines = 1\n";
     let new = parse(&format!("{SMALLEST}{restart}").replace("http =", "https ="));
     assert_eq!(
         needs_restart(&old, &new),
         [
             "server.workers",
+            "server.shutdown_deadline",
             "listen.http",
             "listen.https",
             "control.socket",
