@@ -207,17 +207,20 @@ async fn a_server_name_is_found_whatever_its_case_and_with_a_trailing_dot() {
 }
 
 #[tokio::test]
-async fn a_server_name_that_is_not_ours_gets_no_certificate() {
+async fn a_server_name_that_is_not_ours_gets_the_first_site_and_can_read_its_421() {
     let stage = Stage::start().await;
-    for name in [&b"evil.example"[..], b"mana.so.evil.example", b"xmana.so"] {
-        let answer = hello::offer(stage.proxy.https(), name).await;
-        assert!(
-            !matches!(answer, Answer::Flight(_)),
-            "{:?}",
-            String::from_utf8_lossy(name)
-        );
+    for name in ["evil.example", "mana.so.evil.example", "xmana.so"] {
+        let stream = connect(stage.proxy.https(), &Offer::h1(name))
+            .await
+            .unwrap();
+        assert!(contains(&agreed(&stream).certificate, b"mana.so"), "{name}");
+        let mut client = H1::over(stream);
+        client
+            .send(format!("GET / HTTP/1.1\r\nhost: {name}\r\n\r\n"))
+            .await;
+        let response = client.response("GET").await;
+        assert_eq!(response.status, 421, "{name}");
     }
-    assert_eq!(stage.who_answers().await, "blue");
 }
 
 #[tokio::test]
