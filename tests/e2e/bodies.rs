@@ -195,7 +195,7 @@ async fn a_reader_that_stops_reading_stops_the_upstream_and_not_the_proxy() {
 #[tokio::test]
 async fn an_answer_before_the_body_is_read_reaches_the_client() {
     let stage = Stage::start().await;
-    for path in ["/early", "/early?close"] {
+    for path in ["/early", "/early?close=1"] {
         let mut client = stage.h1().await;
         client
             .send(format!(
@@ -239,7 +239,7 @@ async fn expect_100_continue_is_the_upstreams_to_answer() {
 
     let mut client = stage.h1().await;
     client
-        .send(format!("POST /100?refuse HTTP/1.1\r\nhost: {HOST}\r\nexpect: 100-continue\r\ncontent-length: 5\r\n\r\n"))
+        .send(format!("POST /100?refuse=1 HTTP/1.1\r\nhost: {HOST}\r\nexpect: 100-continue\r\ncontent-length: 5\r\n\r\n"))
         .await;
     let response = client.response("POST").await;
     assert_eq!(response.status, 417);

@@ -68,16 +68,16 @@ async fn a_crash_at_any_step_of_a_switch_leaves_the_old_or_the_new_slot() {
             "{step}: {generation} to {after}"
         );
         assert_eq!(after == generation, active == "blue", "{step}");
-        assert!(
-            temporary_files(&stage.proxy).is_empty(),
-            "{step}: {:?}",
-            temporary_files(&stage.proxy)
-        );
         // It is not only up, it works.
         let other = if active == "blue" { "green" } else { "blue" };
         stage.proxy.wait_for_health(other, true).await;
         stage.switch(other).await;
         assert_agreed(&stage).await;
+        assert!(
+            temporary_files(&stage.proxy).is_empty(),
+            "{step}: {:?}",
+            temporary_files(&stage.proxy)
+        );
     }
 }
 

@@ -105,11 +105,11 @@ async fn a_stuck_download_and_an_idle_websocket_hold_up_neither_this_switch_nor_
     let mut socket = stage.websocket().await;
     assert_eq!(socket.upstream, "blue");
 
-    let reply = stage.switch("green").await;
+    let (reply, end) = tokio::join!(stage.switch("green"), socket.receive());
     assert_eq!(reply["drained"], false, "{reply}");
     assert_eq!(reply["in_flight"], 1, "{reply}");
     assert_eq!(reply["tunnels_cut"], 1, "{reply}");
-    assert_eq!(socket.receive().await, Received::Close(Some(1001)));
+    assert_eq!(end, Received::Close(Some(1001)));
     assert_eq!(stage.websocket().await.upstream, "green");
 
     let reply = stage.switch("blue").await;

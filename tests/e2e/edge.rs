@@ -207,17 +207,18 @@ async fn a_server_name_is_found_whatever_its_case_and_with_a_trailing_dot() {
 }
 
 #[tokio::test]
-async fn a_server_name_that_is_not_ours_gets_no_certificate() {
+async fn a_server_name_that_is_not_ours_is_told_so_in_http() {
     let stage = Stage::start().await;
-    for name in [&b"evil.example"[..], b"mana.so.evil.example", b"xmana.so"] {
-        let answer = hello::offer(stage.proxy.https(), name).await;
-        assert!(
-            !matches!(answer, Answer::Flight(_)),
-            "{:?}",
-            String::from_utf8_lossy(name)
-        );
+    for name in ["evil.example", "mana.so.evil.example", "xmana.so"] {
+        // Who verifies ends here: the certificate is not for that name. Who does not can read why.
+        let stream = connect(stage.proxy.https(), &Offer::h1(name))
+            .await
+            .unwrap();
+        assert!(!contains(&agreed(&stream).certificate, name.as_bytes()));
+        let response = ask(&mut H1::over(stream), "GET", "/", name).await;
+        assert_eq!(response.status, 421, "{name}");
     }
-    assert_eq!(stage.who_answers().await, "blue");
+    assert_eq!(stage.blue.requests() + stage.green.requests(), 0);
 }
 
 #[tokio::test]

@@ -50,6 +50,8 @@ async fn a_websocket_echoes_and_closes_properly() {
         socket.echo(&format!("message {number}")).await;
     }
     socket.echo(&"large ".repeat(20_000)).await;
+    // The upstream says nothing until it has all of this.
+    socket.echo(&"larger ".repeat(1_700_000)).await;
     assert!(matches!(socket.close().await, Received::Close(_)));
     stage.proxy.wait_until_idle().await;
     eventually("the upstream has seen the close", async || {
