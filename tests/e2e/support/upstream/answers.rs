@@ -16,6 +16,8 @@ use crate::support::pattern_byte;
 
 /// Time between two server-sent events.
 const EVENT_INTERVAL: Duration = Duration::from_millis(50);
+/// Time between two reads of a slow reader.
+pub const BETWEEN_SLOW_READS: Duration = Duration::from_millis(1);
 /// Bytes written at a time.
 const PIECE_BYTES: usize = 64 * 1024;
 
@@ -169,9 +171,16 @@ impl Exchange<'_> {
         Ok(true)
     }
 
-    /// The number of bytes of the body.
+    /// The number of bytes of the body; with `slow` it is read more slowly than it can be sent.
     async fn sink(&mut self) -> Result<bool, End> {
-        let count = self.drain().await?;
+        let mut count = 0;
+        if self.seen.query("slow").is_some() {
+            while let Some(piece) = self.connection.next_piece(&mut self.body).await? {
+                count += piece.len();
+                tokio::time::sleep(BETWEEN_SLOW_READS).await;
+            }
+        }
+        count += self.drain().await?;
         self.reply(200, "", count.to_string().as_bytes()).await
     }
 
