@@ -113,8 +113,10 @@ impl Inflight {
 
     /// Tells every tunnel inside, and those that are still to become one, to close now. Returns how many were told.
     pub fn cut_tunnels(&self) -> usize {
+        // Counted first: a tunnel that is told may be gone before this returns.
+        let told = self.tunnels();
         self.cut.send_replace(true);
-        self.tunnels()
+        told
     }
 
     /// Time from the making of this counter, just before its table was published, to the first request that entered.
@@ -161,14 +163,18 @@ impl Entry {
         }
     }
 
-    /// Resolves when the tunnels of this slot are to be closed.
+    /// Resolves when the tunnels of this slot are to be closed. Does not keep the entry.
     ///
     /// # Cancel safety
     /// Nothing is lost when the future is dropped.
-    pub async fn cut(&self) {
+    pub fn until_cut(&self) -> impl Future<Output = ()> + Send + use<> {
         let mut cut = self.inflight.cut.subscribe();
-        // The sender lives in the counter that `self` holds, so it cannot be gone.
-        cut.wait_for(|is_cut| *is_cut).await.ok();
+        async move {
+            // When the counter is gone, so is every reason to cut; its tunnels ended in another way.
+            if cut.wait_for(|is_cut| *is_cut).await.is_err() {
+                std::future::pending::<()>().await;
+            }
+        }
     }
 
     /// Whether the slot was closed after this request entered.
@@ -252,6 +258,6 @@ mod tests {
         let inflight = Inflight::new();
         let entry = inflight.enter().expect("open");
         inflight.cut_tunnels();
-        entry.cut().await;
+        entry.until_cut().await;
     }
 }

@@ -81,7 +81,7 @@ pub struct ControlSocket {
 // === impl ControlSocket ===
 
 impl ControlSocket {
-    /// Listens. The socket is made under another name and renamed once its mode is set, so that nobody finds it with
+    /// Listens; missing directories on the way are made. The socket is made under another name and renamed once its mode is set, so that nobody finds it with
     /// wider rights.
     ///
     /// # Errors
@@ -92,6 +92,9 @@ impl ControlSocket {
             path: path.clone(),
             source,
         };
+        if let Some(parent) = path.parent() {
+            std::fs::create_dir_all(parent).map_err(failed)?;
+        }
         make_way(path).await?;
         let temp = path.with_file_name(format!(".control-{}", std::process::id()));
         match std::fs::remove_file(&temp) {

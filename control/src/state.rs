@@ -157,7 +157,8 @@ pub enum StateError {
 // === impl StateDir ===
 
 impl StateDir {
-    /// Takes the directory for this process. It is made, with mode 0700, if its parent is there.
+    /// Takes the directory for this process. It is made, with mode 0700, if it is not there; what a crash left half
+    /// written is removed.
     ///
     /// # Errors
     /// `Directory`, `WrongOwner`, `OpenToAll`, `NotWritable`, `Locked`.
@@ -166,6 +167,9 @@ impl StateDir {
             path: path.to_owned(),
             source,
         };
+        if let Some(parent) = path.parent() {
+            std::fs::create_dir_all(parent).map_err(cannot_use)?;
+        }
         match DirBuilder::new().mode(0o700).create(path) {
             Err(source) if source.kind() != io::ErrorKind::AlreadyExists => {
                 return Err(cannot_use(source));
@@ -196,6 +200,12 @@ impl StateDir {
                 });
             }
             Err(TryLockError::Error(source)) => return Err(not_writable(source)),
+        }
+        match std::fs::remove_file(path.join(TEMP_NAME)) {
+            Err(source) if source.kind() != io::ErrorKind::NotFound => {
+                return Err(not_writable(source));
+            }
+            Ok(()) | Err(_) => {}
         }
         Ok(StateDir {
             path: path.to_owned(),
@@ -245,7 +255,7 @@ impl StateDir {
     /// # Errors
     /// `Store`: the old state is still there. `NotDurable`: the new one is there, but may be lost with the power.
     pub fn store(&self, state: &State) -> Result<(), StateError> {
-        let temp = self.path.join("state.json.tmp");
+        let temp = self.path.join(TEMP_NAME);
         let failed = |source| StateError::Store {
             path: temp.clone(),
             source,
@@ -267,6 +277,9 @@ impl StateDir {
         self.path.join("state.json")
     }
 }
+
+/// Where the next state is written before it takes the place of the last one.
+const TEMP_NAME: &str = "state.json.tmp";
 
 /// Makes the names in a directory durable.
 pub(crate) fn sync_dir(path: &Path) -> io::Result<()> {

@@ -132,13 +132,24 @@ fn a_stranger_is_not_trusted() {
 }
 
 #[test]
+fn a_missing_directory_is_made_and_what_a_crash_left_in_it_is_removed() {
+    let temp = tempfile::tempdir().expect("dir");
+    let path = temp.path().join("a/b");
+    drop(StateDir::open(&path).expect("made"));
+    let mode = std::fs::metadata(&path)
+        .expect("there")
+        .permissions()
+        .mode();
+    assert_eq!(mode & 0o777, 0o700);
+    let half_written = path.join("state.json.tmp");
+    std::fs::write(&half_written, "{").expect("write");
+    drop(StateDir::open(&path).expect("opened"));
+    assert!(!half_written.exists());
+}
+
+#[test]
 fn a_directory_that_cannot_be_used_is_refused() {
     let temp = tempfile::tempdir().expect("dir");
-    let absent = temp.path().join("a/b");
-    assert!(matches!(
-        StateDir::open(&absent),
-        Err(StateError::Directory { .. })
-    ));
     let file = temp.path().join("file");
     std::fs::write(&file, "").expect("write");
     assert!(matches!(

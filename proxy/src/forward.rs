@@ -305,20 +305,19 @@ impl Request<'_> {
         mut entry: Entry,
         settings: &Settings,
     ) -> Result<Finish, Fault> {
-        let metrics = &self.worker.shared.metrics;
         entry.become_tunnel();
         self.connection.io.hand_out_all();
-        let open = metrics.tunnel_opened();
-        let stopping = self.worker.shared.cut_tunnels();
+        let open = self.worker.shared.metrics.tunnel_opened();
+        let (drained, stopping) = (entry.until_cut(), self.worker.shared.cut_tunnels());
         let cut = async {
             tokio::select! {
-                () = entry.cut() => {}
+                () = drained => {}
                 () = stopping => {}
             }
         };
+        let place = || drop((entry, open));
         let idle = settings.timeouts.stream_idle;
-        let report = tunnel::relay(&self.connection.io, &upstream, idle, cut).await;
-        drop(open);
+        let report = tunnel::relay(&self.connection.io, &upstream, idle, cut, place).await;
         self.record.tunnel(report);
         Ok(Finish::Connection)
     }

@@ -233,12 +233,13 @@ fn announce(bound: &Bound, workers: usize) {
     tracing::info!(workers, version = env!("CARGO_PKG_VERSION"), "serving");
 }
 
-/// A connection takes two descriptors when it is forwarded. A limit that stays lower is said, not hidden.
+/// A connection takes two descriptors while it is forwarded. A limit that stays lower is said, not hidden: at it, new
+/// connections wait in the kernel's queue.
 fn raise_file_limit(connections: usize) {
     let wanted = connections as u64 * 2 + FILES_BESIDE;
     match rlimit::increase_nofile_limit(wanted) {
         Ok(limit) if limit < wanted => {
-            tracing::warn!(
+            tracing::info!(
                 limit,
                 wanted,
                 "fewer file descriptors than limits.connections may need"

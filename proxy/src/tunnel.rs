@@ -37,7 +37,9 @@ pub struct TunnelReport {
     pub end: TunnelEnd,
 }
 
-/// Relays until the tunnel ends. `cut` resolves when the proxy wants it closed.
+/// Relays until the tunnel ends, then lets go of `place`, its place in the counts, and closes both connections. `cut`
+/// resolves when the proxy wants the tunnel closed. The place is free once nothing more is relayed: whoever drains a
+/// slot need not wait for a client's answer to a close frame.
 ///
 /// # Cancel safety
 /// Dropped, both connections must be closed.
@@ -46,6 +48,7 @@ pub async fn relay(
     upstream: &UpstreamIo,
     idle: Duration,
     cut: impl Future<Output = ()>,
+    place: impl FnOnce(),
 ) -> TunnelReport {
     let mut tunnel = Tunnel {
         client: client.clone(),
@@ -54,6 +57,10 @@ pub async fn relay(
         to_client: Direction::default(),
     };
     let end = tunnel.run(idle, cut).await;
+    place();
+    if end == TunnelEnd::Cut && tunnel.is_at_boundary() {
+        tunnel.say_goodbye().await;
+    }
     // What is left to send to either end is little, and an end that is gone cannot be told.
     client.close_write().await.ok();
     tunnel.upstream.shutdown().await.ok();
@@ -96,7 +103,7 @@ impl Tunnel {
         tokio::pin!(sleep);
         loop {
             if is_cut && self.is_at_boundary() {
-                return self.say_goodbye(&mut from_client).await;
+                return TunnelEnd::Cut;
             }
             let may_read_client = !self.to_upstream.is_closed && self.upstream.has_room();
             let may_read_upstream = !self.to_client.is_closed;
@@ -178,7 +185,8 @@ impl Tunnel {
     }
 
     /// RFC 6455 s5.5.1: the end that gets a close frame answers with one; it has a moment for that.
-    async fn say_goodbye(&mut self, scratch: &mut [u8]) -> TunnelEnd {
+    async fn say_goodbye(&mut self) {
+        let mut scratch = vec![0_u8; CHUNK_BYTES];
         let told = self.client.write_all(&CLOSE_GOING_AWAY).await.is_ok()
             && self.client.flush().await.is_ok();
         // The upstream takes writes at once; one that is gone needs no goodbye.
@@ -186,7 +194,7 @@ impl Tunnel {
         if told {
             let answered = async {
                 while !self.to_upstream.frames.has_closed()
-                    && let Ok(count @ 1..) = self.client.read(scratch).await
+                    && let Ok(count @ 1..) = self.client.read(&mut scratch).await
                 {
                     self.to_upstream.note(&scratch[..count]);
                 }
@@ -194,7 +202,6 @@ impl Tunnel {
             // Whether it answered or not, the connection is closed now.
             tokio::time::timeout(GOODBYE_WAIT, answered).await.ok();
         }
-        TunnelEnd::Cut
     }
 }
 

@@ -125,7 +125,7 @@ async fn tunnels_are_told_to_close_at_their_deadline() {
     let mut tunnel = daemon.enter(Slot::Blue);
     tunnel.become_tunnel();
     let data_plane = tokio::spawn(async move {
-        tunnel.cut().await;
+        tunnel.until_cut().await;
         drop(tunnel);
     });
     let reply = daemon.ask("switch green --force").await;

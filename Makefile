@@ -1,0 +1,69 @@
+# Two commands matter: `make run` (a demo on localhost) and `make test` (everything that is promised, proven).
+
+CARGO ?= cargo
+# What a build needs beside Rust, a C compiler and make; and what the tests run against.
+BUILD_TOOLS = cmake
+TEST_TOOLS  = promtool
+BENCH_TOOLS = nginx wrk h2load
+
+package_cmake    = cmake
+package_promtool = prometheus
+package_nginx    = nginx-light
+package_wrk      = wrk
+package_h2load   = nghttp2-client
+
+.PHONY: run build test bench lint doc clean help
+
+help:
+	@echo "make run    build, and start a demo on https://localhost:8443/"
+	@echo "make build  build target/release/mana-proxy"
+	@echo "make test   install what the tests need, and run them all"
+	@echo "make bench  measure against nginx, side by side"
+	@echo "make lint   what CI checks beside the tests: format, clippy, docs"
+
+# $(call install,TOOLS): installs the packages of those tools that are missing; says what to do where it cannot.
+define install
+	@missing=""; \
+	$(foreach tool,$(1),command -v $(tool) >/dev/null 2>&1 || missing="$$missing $(package_$(tool))";) \
+	if [ -n "$$missing" ]; then \
+	  echo "installing:$$missing"; \
+	  as_root=""; [ "$$(id -u)" = 0 ] || as_root="sudo"; \
+	  if ! command -v apt-get >/dev/null 2>&1; then \
+	    echo "this needs:$$missing. Install them with your package manager, then try again." >&2; exit 1; \
+	  fi; \
+	  if [ -n "$$as_root" ] && ! command -v sudo >/dev/null 2>&1; then \
+	    echo "this needs:$$missing. As root: apt-get install$$missing" >&2; exit 1; \
+	  fi; \
+	  DEBIAN_FRONTEND=noninteractive $$as_root apt-get install -y -qq --no-install-recommends $$missing >/dev/null \
+	    || { $$as_root apt-get update -qq && DEBIAN_FRONTEND=noninteractive $$as_root apt-get install -y -qq --no-install-recommends $$missing >/dev/null; } \
+	    || { echo "cannot install:$$missing. As root: apt-get update && apt-get install$$missing" >&2; exit 1; }; \
+	fi
+endef
+
+# The demo does not need to be fast, and an unoptimised build is ready in a third of the time.
+run:
+	$(call install,$(BUILD_TOOLS))
+	$(CARGO) build --locked
+	./target/debug/mana-proxy demo
+
+build:
+	$(call install,$(BUILD_TOOLS))
+	$(CARGO) build --release --locked
+
+test:
+	$(call install,$(BUILD_TOOLS) $(TEST_TOOLS))
+	$(CARGO) test --workspace --locked --no-fail-fast
+
+bench: build
+	$(call install,$(BENCH_TOOLS))
+	$(CARGO) bench --locked -p mana-proxy --bench side_by_side
+
+lint:
+	$(call install,$(BUILD_TOOLS))
+	$(CARGO) fmt --all --check
+	$(CARGO) clippy --workspace --all-targets --locked -- -D warnings
+	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --workspace --no-deps --locked
+
+clean:
+	$(CARGO) clean
+	rm -rf run
