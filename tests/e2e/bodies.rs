@@ -69,7 +69,7 @@ async fn an_h2_body_without_a_length_reaches_the_upstream_whole() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_upload_that_is_echoed_while_it_is_sent_does_not_deadlock() {
-    const LENGTH: usize = 64 * MIB;
+    const LENGTH: usize = 256 * MIB;
     let stage = Stage::start().await;
     let received = echo_while_sending(&stage, LENGTH).await;
     assert_eq!(received, LENGTH);

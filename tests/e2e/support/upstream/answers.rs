@@ -67,7 +67,9 @@ async fn ping(
     seen: &Seen,
 ) -> Result<Option<Connection>, End> {
     state.pings.fetch_add(1, Ordering::SeqCst);
-    let ping = *lock(&state.ping);
+    let host = seen.header("host").unwrap_or_default().to_owned();
+    lock(&state.ping_hosts).insert(host);
+    let ping = state.next_ping();
     let status = match (state.mode(), ping) {
         (Mode::Silent, _) | (_, Ping::Never) => {
             connection.wait_for_close().await;
@@ -115,6 +117,7 @@ impl Exchange<'_> {
             "/chunked" => Box::pin(self.chunked()),
             "/close-delimited" => Box::pin(self.close_delimited()),
             "/slow" => Box::pin(self.slow()),
+            "/late-sink" => Box::pin(self.late_sink()),
             "/hold" => Box::pin(self.hold()),
             "/hold-body" => Box::pin(self.hold_body()),
             "/sse" => Box::pin(self.events()),
@@ -184,6 +187,12 @@ impl Exchange<'_> {
         self.reply(200, "", count.to_string().as_bytes()).await
     }
 
+    /// The number of bytes of the body, of which none is read for `ms` milliseconds.
+    async fn late_sink(&mut self) -> Result<bool, End> {
+        self.wait_as_asked().await;
+        self.sink().await
+    }
+
     /// `n` bytes of the pattern.
     async fn size(&mut self) -> Result<bool, End> {
         let length = self.seen.number("n").unwrap_or(0);
@@ -237,9 +246,13 @@ impl Exchange<'_> {
 
     /// The name after `ms` milliseconds.
     async fn slow(&mut self) -> Result<bool, End> {
+        self.wait_as_asked().await;
+        self.name().await
+    }
+
+    async fn wait_as_asked(&self) {
         let ms = u64::try_from(self.seen.number("ms").unwrap_or(0)).unwrap_or(u64::MAX);
         tokio::time::sleep(Duration::from_millis(ms)).await;
-        self.name().await
     }
 
     /// The name once the test says `release`.
