@@ -108,6 +108,7 @@ impl Exchange<'_> {
         let sleep = tokio::time::sleep_until(first_due);
         tokio::pin!(sleep);
         loop {
+            pump.waits_for_room = !pump.request_done && !self.upstream_io.has_room();
             let event = self.next_event(&mut upstream, &pump, sleep.as_mut()).await;
             let ended = match event {
                 Event::Upstream(read) => self.upstream_event(&mut upstream, &mut pump, read).await,
@@ -119,6 +120,12 @@ impl Exchange<'_> {
                     None
                 }
                 Event::ClientGone => Some(self.failed(Fault::ClientGone)),
+                Event::Room => {
+                    // The upstream read on; only now is it the client's turn.
+                    pump.upstream_moved_at = Instant::now();
+                    pump.client_moved_at = pump.upstream_moved_at;
+                    None
+                }
                 Event::Flushed => {
                     pump.is_unflushed = false;
                     None
@@ -138,10 +145,10 @@ impl Exchange<'_> {
         sleep: Pin<&mut Sleep>,
     ) -> Event {
         let wanted = if !pump.request_done {
-            if self.upstream_io.has_room() {
-                Wanted::Body
+            if pump.waits_for_room {
+                Wanted::Room
             } else {
-                Wanted::Nothing
+                Wanted::Body
             }
         } else if pump.half_closed_at.is_some() {
             Wanted::Nothing
@@ -150,7 +157,7 @@ impl Exchange<'_> {
         };
         tokio::select! {
             event = read_upstream_or_flush(upstream, self.client_io, pump) => event,
-            event = read_client(self.client, self.client_io, wanted) => event,
+            event = read_client(self.client, self.client_io, &self.upstream_io, wanted) => event,
             () = sleep => Event::Due,
         }
     }
@@ -345,6 +352,8 @@ impl Exchange<'_> {
 /// Where the two directions stand.
 struct Pump {
     request_done: bool,
+    /// It is the upstream's turn: it does not read what was sent to it.
+    waits_for_room: bool,
     head_received: bool,
     is_event_stream: bool,
     /// Bytes may wait in the client's write buffer.
@@ -359,6 +368,7 @@ impl Pump {
         let now = Instant::now();
         Pump {
             request_done,
+            waits_for_room: false,
             head_received: false,
             is_event_stream: false,
             is_unflushed: false,
@@ -395,7 +405,7 @@ impl Pump {
             let moved_at = self.upstream_moved_at.max(self.client_moved_at);
             return (moved_at + gap, Fault::UpstreamTimedOut);
         }
-        if self.request_done {
+        if self.request_done || self.waits_for_room {
             let due = self.upstream_moved_at + timeouts.response_head;
             return (due, Fault::UpstreamTimedOut);
         }
@@ -410,6 +420,7 @@ impl Pump {
 
 enum Event {
     Flushed,
+    Room,
     Upstream(Result<FromUpstream, Box<PingoraError>>),
     Body(Result<Option<Bytes>, Box<PingoraError>>),
     ClientHalfClosed,
@@ -428,6 +439,7 @@ enum FromUpstream {
 enum Wanted {
     Body,
     Watch,
+    Room,
     Nothing,
 }
 
@@ -462,8 +474,17 @@ async fn read_upstream(
     }
 }
 
-async fn read_client(client: &mut ServerSession, client_io: &ClientIo, wanted: Wanted) -> Event {
+async fn read_client(
+    client: &mut ServerSession,
+    client_io: &ClientIo,
+    upstream_io: &UpstreamIo,
+    wanted: Wanted,
+) -> Event {
     match wanted {
+        Wanted::Room => {
+            upstream_io.room().await;
+            Event::Room
+        }
         Wanted::Body => Event::Body(client.read_request_body().await),
         Wanted::Nothing => std::future::pending().await,
         Wanted::Watch if client.is_http2() => match client.read_body_or_idle(true).await {

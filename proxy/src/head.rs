@@ -358,6 +358,8 @@ const CONTENT_LENGTH_DIGITS_MAX: usize = 18;
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     const LIMITS: HeadLimits = HeadLimits {
@@ -504,5 +506,45 @@ mod tests {
     fn empty_lines_before_a_request_are_counted() {
         assert_eq!(leading_empty_lines(b"\r\n\r\nGET"), 4);
         assert_eq!(leading_empty_lines(b"GET"), 0);
+    }
+
+    /// Bytes as a fuzzer sends them: pieces of real heads, glued and spoilt.
+    fn head_like() -> impl Strategy<Value = Vec<u8>> {
+        let piece = prop_oneof![
+            4 => prop::sample::select(vec![
+                "GET / HTTP/1.1\r\n", "POST /a?b HTTP/1.1\r\n", "GET / HTTP/1.0\r\n", "Host: mana.so\r\n",
+                "host: a:80\r\n", "Content-Length: 5\r\n", "Content-Length: 05\r\n", "Transfer-Encoding: chunked\r\n",
+                "Transfer-Encoding: chunked, chunked\r\n", "X: y\r\n", "\r\n", "\n", " folded\r\n", "X : y\r\n",
+                "Connection: close\r\n", "Cookie: a=1\r\n",
+            ]).prop_map(|text| text.as_bytes().to_vec()),
+            1 => prop::collection::vec(any::<u8>(), 0..6),
+        ];
+        prop::collection::vec(piece, 0..10).prop_map(|pieces| pieces.concat())
+    }
+
+    proptest! {
+        #[test]
+        fn no_bytes_panic_and_resuming_a_scan_changes_nothing(bytes in head_like(), cut in any::<prop::sample::Index>()) {
+            let whole = scan(&bytes, 0, LIMITS);
+            let cut = cut.index(bytes.len() + 1);
+            if let HeadScan::Partial = scan(&bytes[..cut], 0, LIMITS) {
+                prop_assert_eq!(scan(&bytes, cut, LIMITS), whole);
+            }
+        }
+
+        #[test]
+        fn what_passes_is_read_in_one_way_by_another_parser(bytes in head_like()) {
+            if let HeadScan::Complete { end } = scan(&bytes, 0, LIMITS) {
+                let mut fields = [httparse::EMPTY_HEADER; 64];
+                let mut request = httparse::Request::new(&mut fields);
+                let parsed = request.parse(&bytes);
+                prop_assert_eq!(parsed, Ok(httparse::Status::Complete(end)));
+                let count = |name: &str| {
+                    request.headers.iter().filter(|field| field.name.eq_ignore_ascii_case(name)).count()
+                };
+                prop_assert!(count("host") <= 1);
+                prop_assert!(count("content-length") + count("transfer-encoding") <= 1);
+            }
+        }
     }
 }

@@ -105,12 +105,15 @@ impl Tunnel {
             if is_cut && self.is_at_boundary() {
                 return TunnelEnd::Cut;
             }
-            let may_read_client = !self.to_upstream.is_closed && self.upstream.has_room();
+            let has_room = self.upstream.has_room();
+            let may_read_client = !self.to_upstream.is_closed && has_room;
+            let writer = self.upstream.clone();
             let may_read_upstream = !self.to_client.is_closed;
             let (client, upstream) = (&mut self.client, &mut self.upstream);
             let moved = tokio::select! {
                 read = client.read(&mut from_client), if may_read_client => Moved::FromClient(read),
                 read = upstream.read(&mut from_upstream), if may_read_upstream => Moved::FromUpstream(read),
+                () = writer.room(), if !has_room => continue,
                 () = &mut sleep => Moved::Due,
                 () = &mut cut, if !is_cut => Moved::Cut,
             };

@@ -93,6 +93,23 @@ impl UpstreamIo {
         self.lock().pending.len() < PENDING_BYTES_MAX
     }
 
+    /// Resolves when a further chunk should be written. The kernel alone says when it took more, so somebody has to ask.
+    ///
+    /// # Cancel safety
+    /// Nothing is lost when the future is dropped.
+    pub async fn room(&self) {
+        std::future::poll_fn(|cx| {
+            let inner = &mut *self.lock();
+            inner.send_pending(cx);
+            if inner.pending.len() < PENDING_BYTES_MAX {
+                Poll::Ready(())
+            } else {
+                Poll::Pending
+            }
+        })
+        .await;
+    }
+
     /// Bytes of this request that left this process.
     pub fn sent(&self) -> u64 {
         self.lock().sent
