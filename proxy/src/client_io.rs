@@ -170,6 +170,15 @@ impl ClientIo {
         std::future::poll_fn(|cx| self.lock().poll_shutdown(cx)).await
     }
 
+    /// Makes the close of the connection drop what the client has not read, instead of keeping it for as long as the
+    /// client likes.
+    pub fn reset(&self) {
+        // A socket that refuses this is closed in the ordinary way.
+        socket2::SockRef::from(self.lock().tcp())
+            .set_linger(Some(Duration::ZERO))
+            .ok();
+    }
+
     fn lock(&self) -> MutexGuard<'_, Inner> {
         // Poisoned only if a poll panicked; the connection's task is gone then, and with it every handle.
         self.shared

@@ -120,6 +120,7 @@ async fn serve_h1(connection: &Connection, worker: &Arc<Worker>) {
             Next::Reuse(None) => {}
             Next::Close => return close(io).await,
             Next::Abort => return,
+            Next::Reset => return io.reset(),
         }
     }
 }

@@ -199,6 +199,10 @@ impl Exchange<'_> {
         }
         let client_version = self.client.req_header().version;
         if head.status.is_informational() {
+            pump.informational += 1;
+            if pump.informational > INFORMATIONAL_MAX {
+                return Some(self.failed(Fault::UpstreamMalformed));
+            }
             // HTTP/1.0 knows none (RFC 9110 s15.2); the HTTP/2 session cannot send them.
             if client_version == Version::HTTP_11 {
                 let info = response_for_client(&head, Framing::Empty, None, self.request_id);
@@ -356,6 +360,8 @@ struct Pump {
     waits_for_room: bool,
     head_received: bool,
     is_event_stream: bool,
+    /// Informational heads so far.
+    informational: u32,
     /// Bytes may wait in the client's write buffer.
     is_unflushed: bool,
     client_moved_at: Instant,
@@ -371,6 +377,7 @@ impl Pump {
             waits_for_room: false,
             head_received: false,
             is_event_stream: false,
+            informational: 0,
             is_unflushed: false,
             client_moved_at: now,
             upstream_moved_at: now,
@@ -528,5 +535,7 @@ pub fn is_safe(method: &Method) -> bool {
 
 /// A client that closed its sending side may still read: it gets its response if that comes within this time.
 const HALF_CLOSED_GRACE: Duration = Duration::from_secs(10);
+/// Informational heads of one response; one of each kind is usual.
+const INFORMATIONAL_MAX: u32 = 16;
 /// Response bytes that are handed to the client's session at a time.
 const PIECE_BYTES_MAX: usize = 64 * 1024;

@@ -21,7 +21,7 @@ use crate::client_io::ClientIo;
 use crate::config::Timeouts;
 use crate::edge::{Asked, Scheme, Verdict, verdict};
 use crate::exchange::{Ended, Exchange, Progress, is_safe};
-use crate::fault::Fault;
+use crate::fault::{Blame, Fault};
 use crate::headers::{About, Framing, is_websocket_upgrade, request_for_upstream};
 use crate::select::{Candidate, candidates};
 use crate::tunnel;
@@ -51,6 +51,8 @@ pub enum Next {
     Close,
     /// The response is cut or there is none: close at once.
     Abort,
+    /// The client does not read, or is gone: nothing that waits for it is worth keeping.
+    Reset,
 }
 
 /// Serves one request. `is_last` closes the connection after it.
@@ -68,6 +70,7 @@ pub async fn serve(
         is_last,
     };
     let next = request.serve().await;
+    let request_fault = request.record.fault;
     worker.finished(request.record);
     match next {
         Finish::Session => match request.session.finish().await {
@@ -80,7 +83,10 @@ pub async fn serve(
             request
                 .session
                 .shutdown_with_reason(h2::Reason::INTERNAL_ERROR);
-            Next::Abort
+            match request_fault.map(Fault::blame) {
+                Some(Blame::Client) => Next::Reset,
+                Some(Blame::Upstream | Blame::Site) | None => Next::Abort,
+            }
         }
     }
 }
@@ -326,6 +332,10 @@ impl Request<'_> {
         self.record.fault = Some(fault);
         if fault == Fault::ClientGone {
             return Finish::Abort;
+        }
+        if fault.blame() == Blame::Client {
+            // What it still sends is not to be trusted, or not to be waited for.
+            self.session.set_keepalive(None);
         }
         self.page(fault.status(), &fault.to_string(), fault.retry_after_s())
             .await

@@ -4,9 +4,12 @@
 //! other protocols are just closed. Counting is the caller's: it holds the entry of the slot.
 
 use std::io;
+use std::pin::Pin;
+use std::task::{Poll, ready};
 use std::time::Duration;
 
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use bytes::Bytes;
+use tokio::io::{AsyncRead, AsyncWriteExt, ReadBuf};
 use tokio::time::Instant;
 
 use crate::client_io::ClientIo;
@@ -86,8 +89,8 @@ struct Direction {
 }
 
 enum Moved {
-    FromClient(io::Result<usize>),
-    FromUpstream(io::Result<usize>),
+    FromClient(io::Result<Bytes>),
+    FromUpstream(io::Result<Bytes>),
     Due,
     Cut,
 }
@@ -95,8 +98,6 @@ enum Moved {
 impl Tunnel {
     async fn run(&mut self, idle: Duration, cut: impl Future<Output = ()>) -> TunnelEnd {
         tokio::pin!(cut);
-        let mut from_client = vec![0_u8; CHUNK_BYTES];
-        let mut from_upstream = vec![0_u8; CHUNK_BYTES];
         let mut is_cut = false;
         let mut moved_at = Instant::now();
         let sleep = tokio::time::sleep_until(moved_at + idle);
@@ -111,15 +112,15 @@ impl Tunnel {
             let may_read_upstream = !self.to_client.is_closed;
             let (client, upstream) = (&mut self.client, &mut self.upstream);
             let moved = tokio::select! {
-                read = client.read(&mut from_client), if may_read_client => Moved::FromClient(read),
-                read = upstream.read(&mut from_upstream), if may_read_upstream => Moved::FromUpstream(read),
+                read = read_chunk(client), if may_read_client => Moved::FromClient(read),
+                read = read_chunk(upstream), if may_read_upstream => Moved::FromUpstream(read),
                 () = writer.room(), if !has_room => continue,
                 () = &mut sleep => Moved::Due,
                 () = &mut cut, if !is_cut => Moved::Cut,
             };
             let step = match moved {
-                Moved::FromClient(read) => self.pass_to_upstream(read, &from_client).await,
-                Moved::FromUpstream(read) => self.pass_to_client(read, &from_upstream).await,
+                Moved::FromClient(read) => self.pass_to_upstream(read).await,
+                Moved::FromUpstream(read) => self.pass_to_client(read).await,
                 Moved::Cut => {
                     is_cut = true;
                     sleep.as_mut().reset(Instant::now() + BOUNDARY_WAIT);
@@ -139,40 +140,36 @@ impl Tunnel {
         }
     }
 
-    async fn pass_to_upstream(
-        &mut self,
-        read: io::Result<usize>,
-        chunk: &[u8],
-    ) -> Option<TunnelEnd> {
+    async fn pass_to_upstream(&mut self, read: io::Result<Bytes>) -> Option<TunnelEnd> {
         match read {
-            Ok(0) => {
+            Ok(chunk) if chunk.is_empty() => {
                 self.to_upstream.is_closed = true;
                 if self.upstream.shutdown().await.is_err() {
                     return Some(TunnelEnd::Failed);
                 }
                 self.to_client.is_closed.then_some(TunnelEnd::Closed)
             }
-            Ok(count) => {
-                self.to_upstream.note(&chunk[..count]);
-                let written = self.upstream.write_all(&chunk[..count]).await;
+            Ok(chunk) => {
+                self.to_upstream.note(&chunk);
+                let written = self.upstream.write_all(&chunk).await;
                 written.is_err().then_some(TunnelEnd::Failed)
             }
             Err(_) => Some(TunnelEnd::Failed),
         }
     }
 
-    async fn pass_to_client(&mut self, read: io::Result<usize>, chunk: &[u8]) -> Option<TunnelEnd> {
+    async fn pass_to_client(&mut self, read: io::Result<Bytes>) -> Option<TunnelEnd> {
         match read {
-            Ok(0) => {
+            Ok(chunk) if chunk.is_empty() => {
                 self.to_client.is_closed = true;
                 if self.client.close_write().await.is_err() {
                     return Some(TunnelEnd::Failed);
                 }
                 self.to_upstream.is_closed.then_some(TunnelEnd::Closed)
             }
-            Ok(count) => {
-                self.to_client.note(&chunk[..count]);
-                if self.client.write_all(&chunk[..count]).await.is_err()
+            Ok(chunk) => {
+                self.to_client.note(&chunk);
+                if self.client.write_all(&chunk).await.is_err()
                     || self.client.flush().await.is_err()
                 {
                     return Some(TunnelEnd::Failed);
@@ -189,7 +186,6 @@ impl Tunnel {
 
     /// RFC 6455 s5.5.1: the end that gets a close frame answers with one; it has a moment for that.
     async fn say_goodbye(&mut self) {
-        let mut scratch = vec![0_u8; CHUNK_BYTES];
         let told = self.client.write_all(&CLOSE_GOING_AWAY).await.is_ok()
             && self.client.flush().await.is_ok();
         // The upstream takes writes at once; one that is gone needs no goodbye.
@@ -197,9 +193,10 @@ impl Tunnel {
         if told {
             let answered = async {
                 while !self.to_upstream.frames.has_closed()
-                    && let Ok(count @ 1..) = self.client.read(&mut scratch).await
+                    && let Ok(chunk) = read_chunk(&mut self.client).await
+                    && !chunk.is_empty()
                 {
-                    self.to_upstream.note(&scratch[..count]);
+                    self.to_upstream.note(&chunk);
                 }
             };
             // Whether it answered or not, the connection is closed now.
@@ -215,7 +212,18 @@ impl Direction {
     }
 }
 
-/// Bytes moved at a time; two of these per tunnel.
+/// What has arrived, up to [`CHUNK_BYTES`]; empty at the end. A tunnel at rest, and most are, holds no buffer.
+async fn read_chunk(reader: &mut (impl AsyncRead + Unpin)) -> io::Result<Bytes> {
+    std::future::poll_fn(|cx| {
+        let mut room = [std::mem::MaybeUninit::uninit(); CHUNK_BYTES];
+        let mut buf = ReadBuf::uninit(&mut room);
+        ready!(Pin::new(&mut *reader).poll_read(cx, &mut buf))?;
+        Poll::Ready(Ok(Bytes::copy_from_slice(buf.filled())))
+    })
+    .await
+}
+
+/// Bytes moved at a time.
 const CHUNK_BYTES: usize = 8 * 1024;
 /// How long a cut waits for the end of a frame that is under way.
 const BOUNDARY_WAIT: Duration = Duration::from_secs(1);
