@@ -69,7 +69,7 @@ async fn an_h2_body_without_a_length_reaches_the_upstream_whole() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_upload_that_is_echoed_while_it_is_sent_does_not_deadlock() {
-    const LENGTH: usize = 64 * MIB;
+    const LENGTH: usize = 256 * MIB;
     let stage = Stage::start().await;
     let received = echo_while_sending(&stage, LENGTH).await;
     assert_eq!(received, LENGTH);
@@ -193,9 +193,26 @@ async fn a_reader_that_stops_reading_stops_the_upstream_and_not_the_proxy() {
 }
 
 #[tokio::test]
+async fn an_upload_to_an_upstream_that_reads_slowly_and_says_nothing_goes_on() {
+    const LENGTH: usize = 16 * MIB;
+    let stage = Stage::start().await;
+    let body = Bytes::from(vec![7; LENGTH]);
+    let response = stage
+        .h1()
+        .await
+        .request("POST", "/sink?slow=1", "", &body)
+        .await;
+    assert_eq!(response.text(), LENGTH.to_string());
+
+    let request = H2::to("/sink?slow=1").method("POST").body(()).unwrap();
+    let response = stage.h2().await.request(request, body).await;
+    assert_eq!(response.text(), LENGTH.to_string());
+}
+
+#[tokio::test]
 async fn an_answer_before_the_body_is_read_reaches_the_client() {
     let stage = Stage::start().await;
-    for path in ["/early", "/early?close"] {
+    for path in ["/early", "/early?close=1"] {
         let mut client = stage.h1().await;
         client
             .send(format!(

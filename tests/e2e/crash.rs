@@ -68,16 +68,52 @@ async fn a_crash_at_any_step_of_a_switch_leaves_the_old_or_the_new_slot() {
             "{step}: {generation} to {after}"
         );
         assert_eq!(after == generation, active == "blue", "{step}");
-        assert!(
-            temporary_files(&stage.proxy).is_empty(),
-            "{step}: {:?}",
-            temporary_files(&stage.proxy)
-        );
         // It is not only up, it works.
         let other = if active == "blue" { "green" } else { "blue" };
         stage.proxy.wait_for_health(other, true).await;
         stage.switch(other).await;
         assert_agreed(&stage).await;
+        assert!(
+            temporary_files(&stage.proxy).is_empty(),
+            "{step}: {:?}",
+            temporary_files(&stage.proxy)
+        );
+    }
+}
+
+#[tokio::test]
+async fn a_kill_at_a_random_moment_of_a_switch_leaves_the_old_or_the_new_slot() {
+    const ROUNDS: usize = 12;
+    const MOMENT_US_MAX: u64 = 150_000;
+    let seed = std::env::var("E2E_SEED")
+        .ok()
+        .and_then(|seed| seed.parse().ok());
+    let seed = seed.unwrap_or_else(|| fastrand::u64(..));
+    eprintln!("E2E_SEED={seed}");
+    let mut random = fastrand::Rng::with_seed(seed);
+    let mut stage = Stage::start().await;
+    for round in 0..ROUNDS {
+        let before = assert_agreed(&stage).await;
+        let generation = stage.proxy.state()["generation"].as_u64().unwrap();
+        let other = if before == "blue" { "green" } else { "blue" };
+        stage.proxy.wait_for_health(other, true).await;
+        let socket = stage.proxy.socket();
+        let line = format!("switch {other}");
+        let moment = std::time::Duration::from_micros(random.u64(..MOMENT_US_MAX));
+        let switching = tokio::spawn(async move {
+            let reply = crate::support::proxy::ask(&socket, &line).await;
+            reply.is_ok_and(|reply| reply["ok"] == true)
+        });
+        tokio::time::sleep(moment).await;
+        stage.proxy.sigkill().await;
+        let was_promised = within("the caller", switching).await.unwrap();
+        stage.proxy.restart(&[]).await;
+        let after = assert_agreed(&stage).await;
+        let shown = format!("round {round} after {moment:?}: {before} to {after}");
+        assert!(!was_promised || after == other, "promised, {shown}");
+        let generation_now = stage.proxy.state()["generation"].as_u64().unwrap();
+        let changed = u64::from(after != before);
+        assert_eq!(generation_now, generation + changed, "{shown}");
     }
 }
 

@@ -70,6 +70,31 @@ async fn the_gate_asks_the_slot_itself_and_does_not_trust_what_it_knew() {
 }
 
 #[tokio::test]
+async fn one_blip_neither_fails_nor_passes_the_gate() {
+    // Two of three must be good; with an interval of an hour nobody but the gate asks.
+    let stage = Stage::with(|config| {
+        config.site().health("1h", "1s");
+    })
+    .await;
+    for statuses in [[500, 200, 500], [500, 500, 200]] {
+        stage.green.answer_next_pings(&statuses);
+        is_refused(&stage, &format!("{statuses:?}")).await;
+    }
+    for (slot, statuses) in [("green", [500, 200, 200]), ("blue", [200, 500, 200])] {
+        stage.upstream(slot).answer_next_pings(&statuses);
+        assert_eq!(stage.switch(slot).await["active"], slot, "{statuses:?}");
+    }
+}
+
+#[tokio::test]
+async fn the_gate_asks_under_the_host_of_the_site() {
+    let stage = Stage::start().await;
+    stage.green.be(Mode::ClosingAfterHead);
+    is_refused(&stage, "it closes after the head").await;
+    assert_eq!(stage.green.ping_hosts(), [crate::support::HOST]);
+}
+
+#[tokio::test]
 async fn every_upstream_of_the_slot_has_to_pass() {
     use crate::support::{ConfigBuilder, Proxy, Upstream};
     let blue = Upstream::start("blue").await;

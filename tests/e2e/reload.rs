@@ -128,6 +128,22 @@ async fn new_upstream_addresses_are_used_after_a_reload() {
 }
 
 #[tokio::test]
+async fn the_state_wins_over_the_configuration_for_the_active_slot_alone() {
+    let mut stage = Stage::start().await;
+    stage.switch("green").await;
+    let moved = Upstream::start("moved").await;
+    let config = ConfigBuilder::new(&[&stage.blue.address()], &[&moved.address()]);
+    stage.proxy.sigkill().await;
+    stage.proxy.write_config(&config.text());
+    stage.proxy.restart(&[]).await;
+    assert_eq!(stage.proxy.site().await["active"], "green");
+    eventually("green is found at its new address", async || {
+        stage.who_answers().await == "moved"
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn what_needs_a_restart_is_named() {
     let stage = Stage::start().await;
     let mut config = config_of(&stage);

@@ -1,7 +1,9 @@
 //! What lives longer than a request: event streams, websockets, pipelines, trailers.
 
+use tokio::io::AsyncWriteExt;
+
 use crate::support::client::websocket::Received;
-use crate::support::{HOST, Stage, eventually, within};
+use crate::support::{H1, HOST, Stage, eventually, within};
 
 #[tokio::test]
 async fn an_event_arrives_long_before_its_stream_ends() {
@@ -50,6 +52,7 @@ async fn a_websocket_echoes_and_closes_properly() {
         socket.echo(&format!("message {number}")).await;
     }
     socket.echo(&"large ".repeat(20_000)).await;
+    socket.echo(&"larger ".repeat(1_700_000)).await;
     assert!(matches!(socket.close().await, Received::Close(_)));
     stage.proxy.wait_until_idle().await;
     eventually("the upstream has seen the close", async || {
@@ -75,6 +78,31 @@ async fn a_websocket_whose_first_message_comes_with_the_handshake_loses_nothing(
             .unwrap();
         assert_eq!(&frames[..], b"\x81\x04blue\x81\x02hi");
     }
+}
+
+#[tokio::test]
+async fn a_tunnel_to_an_upstream_that_reads_slowly_and_says_nothing_goes_on() {
+    const LENGTH: usize = 16 << 20;
+    let stage = Stage::start().await;
+    let H1 {
+        mut reader,
+        mut writer,
+    } = stage.h1().await;
+    let handshake = websocket_handshake().replace("/ws", &format!("/ws?swallow={LENGTH}"));
+    writer.write_all(handshake.as_bytes()).await.unwrap();
+    writer.flush().await.unwrap();
+    assert_eq!(reader.head().await.status, 101);
+    let sending = tokio::spawn(async move {
+        // One masked binary frame.
+        let mut frame = vec![0x82, 0xff];
+        frame.extend_from_slice(&(LENGTH as u64 - 14).to_be_bytes());
+        frame.resize(LENGTH, 0);
+        writer.write_all(&frame).await.unwrap();
+        writer.flush().await.unwrap();
+        writer
+    });
+    reader.until("swallowed").await;
+    drop(sending.await.unwrap());
 }
 
 #[tokio::test]

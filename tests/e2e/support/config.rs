@@ -34,6 +34,8 @@ impl ConfigBuilder {
             .set("listen", "https", r#"["127.0.0.1:0"]"#)
             .set("control", "socket", r#""run/control.sock""#)
             .set("state", "dir", r#""run/state""#)
+            // Few enough for the descriptors that any machine grants.
+            .set("limits", "connections", "1000")
             .set("admin", "listen", r#""127.0.0.1:0""#);
         config
     }

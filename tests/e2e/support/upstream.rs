@@ -55,6 +55,9 @@ pub enum Ping {
     Close,
 }
 
+/// Answers to the next probes, before [`Ping`] holds again.
+type Script = std::collections::VecDeque<u16>;
+
 /// One request that has reached the upstream. Probes are not among them.
 #[derive(Clone, Debug)]
 pub struct Seen {
@@ -74,6 +77,7 @@ struct State {
     name: String,
     mode: Mutex<Mode>,
     ping: Mutex<Ping>,
+    script: Mutex<Script>,
     seen: Mutex<Vec<Seen>>,
     faults: Mutex<Vec<String>>,
     /// Close codes of websockets, `None` where the connection ended without a close frame.
@@ -81,6 +85,8 @@ struct State {
     connections: AtomicUsize,
     open: AtomicUsize,
     pings: AtomicUsize,
+    /// Every `Host` that a probe has named.
+    ping_hosts: Mutex<std::collections::BTreeSet<String>>,
     /// Counts calls of `release`.
     released: watch::Sender<usize>,
 }
@@ -154,6 +160,11 @@ impl Upstream {
         *lock(&self.state.ping) = ping;
     }
 
+    /// Answers the next probes with these, one each.
+    pub fn answer_next_pings(&self, statuses: &[u16]) {
+        *lock(&self.state.script) = statuses.iter().copied().collect();
+    }
+
     /// Lets everything go on that waits at `/hold` and `/hold-body`.
     pub fn release(&self) {
         self.state.released.send_modify(|released| *released += 1);
@@ -217,6 +228,11 @@ impl Upstream {
     /// Probes answered or left without an answer so far.
     pub fn pings(&self) -> usize {
         self.state.pings.load(Ordering::SeqCst)
+    }
+
+    /// Every `Host` that a probe has named.
+    pub fn ping_hosts(&self) -> Vec<String> {
+        lock(&self.state.ping_hosts).iter().cloned().collect()
     }
 
     /// What it was sent that no proxy should send.
@@ -291,13 +307,22 @@ impl State {
             name: name.to_owned(),
             mode: Mutex::new(Mode::Serving),
             ping: Mutex::new(Ping::Status(200)),
+            script: Mutex::default(),
             seen: Mutex::default(),
             faults: Mutex::default(),
             websocket_ends: Mutex::default(),
             connections: AtomicUsize::new(0),
             open: AtomicUsize::new(0),
             pings: AtomicUsize::new(0),
+            ping_hosts: Mutex::default(),
             released: watch::Sender::new(0),
+        }
+    }
+
+    fn next_ping(&self) -> Ping {
+        match lock(&self.script).pop_front() {
+            Some(status) => Ping::Status(status),
+            None => *lock(&self.ping),
         }
     }
 

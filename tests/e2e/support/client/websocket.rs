@@ -62,6 +62,8 @@ impl Socket {
             match within("websocket message", self.stream.next()).await {
                 Some(Ok(Message::Text(text))) => return Received::Text(text.to_string()),
                 Some(Ok(Message::Close(frame))) => {
+                    // Our own close frame is owed, and goes out with this.
+                    self.stream.flush().await.ok();
                     return Received::Close(frame.map(|frame| u16::from(frame.code)));
                 }
                 Some(Ok(_)) => {}

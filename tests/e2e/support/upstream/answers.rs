@@ -16,6 +16,8 @@ use crate::support::pattern_byte;
 
 /// Time between two server-sent events.
 const EVENT_INTERVAL: Duration = Duration::from_millis(50);
+/// Time between two reads of a slow reader.
+pub const BETWEEN_SLOW_READS: Duration = Duration::from_millis(1);
 /// Bytes written at a time.
 const PIECE_BYTES: usize = 64 * 1024;
 
@@ -65,7 +67,9 @@ async fn ping(
     seen: &Seen,
 ) -> Result<Option<Connection>, End> {
     state.pings.fetch_add(1, Ordering::SeqCst);
-    let ping = *lock(&state.ping);
+    let host = seen.header("host").unwrap_or_default().to_owned();
+    lock(&state.ping_hosts).insert(host);
+    let ping = state.next_ping();
     let status = match (state.mode(), ping) {
         (Mode::Silent, _) | (_, Ping::Never) => {
             connection.wait_for_close().await;
@@ -113,6 +117,7 @@ impl Exchange<'_> {
             "/chunked" => Box::pin(self.chunked()),
             "/close-delimited" => Box::pin(self.close_delimited()),
             "/slow" => Box::pin(self.slow()),
+            "/late-sink" => Box::pin(self.late_sink()),
             "/hold" => Box::pin(self.hold()),
             "/hold-body" => Box::pin(self.hold_body()),
             "/sse" => Box::pin(self.events()),
@@ -169,10 +174,23 @@ impl Exchange<'_> {
         Ok(true)
     }
 
-    /// The number of bytes of the body.
+    /// The number of bytes of the body; with `slow` it is read more slowly than it can be sent.
     async fn sink(&mut self) -> Result<bool, End> {
-        let count = self.drain().await?;
+        let mut count = 0;
+        if self.seen.query("slow").is_some() {
+            while let Some(piece) = self.connection.next_piece(&mut self.body).await? {
+                count += piece.len();
+                tokio::time::sleep(BETWEEN_SLOW_READS).await;
+            }
+        }
+        count += self.drain().await?;
         self.reply(200, "", count.to_string().as_bytes()).await
+    }
+
+    /// The number of bytes of the body, of which none is read for `ms` milliseconds.
+    async fn late_sink(&mut self) -> Result<bool, End> {
+        self.wait_as_asked().await;
+        self.sink().await
     }
 
     /// `n` bytes of the pattern.
@@ -228,9 +246,13 @@ impl Exchange<'_> {
 
     /// The name after `ms` milliseconds.
     async fn slow(&mut self) -> Result<bool, End> {
+        self.wait_as_asked().await;
+        self.name().await
+    }
+
+    async fn wait_as_asked(&self) {
         let ms = u64::try_from(self.seen.number("ms").unwrap_or(0)).unwrap_or(u64::MAX);
         tokio::time::sleep(Duration::from_millis(ms)).await;
-        self.name().await
     }
 
     /// The name once the test says `release`.

@@ -6,7 +6,8 @@ use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 use tokio_tungstenite::tungstenite::protocol::{Message, Role};
 
-use super::connection::{Connection, End};
+use super::answers::BETWEEN_SLOW_READS;
+use super::connection::{Body, Connection, End};
 use super::{Seen, State, lock};
 
 /// Greets with the name and echoes texts until either side closes.
@@ -31,6 +32,9 @@ pub async fn websocket(state: &State, mut connection: Connection, seen: &Seen) -
              sec-websocket-accept: {accept}\r\n\r\n"
         ))
         .await?;
+    if let Some(count) = seen.number("swallow") {
+        return swallow(connection, count).await;
+    }
     let read_ahead = std::mem::replace(&mut connection.buffer, BytesMut::new());
     let mut socket = WebSocketStream::from_partially_read(
         connection.stream,
@@ -63,5 +67,16 @@ pub async fn websocket(state: &State, mut connection: Connection, seen: &Seen) -
     // Lets the answer to the close frame out; the other side may be gone already.
     socket.close(None).await.ok();
     while let Some(Ok(_)) = socket.next().await {}
+    Ok(())
+}
+
+/// Reads so many raw bytes, more slowly than they can be sent and without a word, then says so in a frame.
+async fn swallow(mut connection: Connection, count: usize) -> Result<(), End> {
+    let mut body = Body::Length(count);
+    while connection.next_piece(&mut body).await?.is_some() {
+        tokio::time::sleep(BETWEEN_SLOW_READS).await;
+    }
+    connection.write(b"\x81\x09swallowed").await?;
+    connection.wait_for_close().await;
     Ok(())
 }
