@@ -144,14 +144,7 @@ impl Driver {
             inflight.close();
         }
         let in_flight = self.retired_count(host, slot);
-        let line = event_line(
-            "draining",
-            &[
-                ("slot", slot.as_str().into()),
-                ("in_flight", in_flight.into()),
-            ],
-        );
-        self.tell(ticket, line);
+        self.tell_draining(ticket, slot, in_flight);
         failpoint::reach(Failpoint::Draining);
         let (messages, host) = (self.messages.clone(), host.clone());
         self.start_task(ticket, async move {
@@ -180,22 +173,28 @@ impl Driver {
         }
     }
 
+    fn tell_draining(&mut self, ticket: Ticket, slot: Slot, in_flight: usize) {
+        let fields = [
+            ("slot", slot.as_str().into()),
+            ("in_flight", in_flight.into()),
+        ];
+        self.tell(ticket, event_line("draining", &fields));
+    }
+
     /// Tells those who follow a drain how many requests are left.
     pub(super) fn report_drains(&mut self) {
-        let draining: Vec<(Ticket, usize)> = self
+        let draining: Vec<(Ticket, Slot, usize)> = self
             .pending
             .iter()
             .filter(|(_, pending)| pending.wants_progress())
             .filter_map(|(ticket, pending)| {
-                let in_flight = self.retired_count(pending.host.as_ref()?, pending.from?);
-                Some((*ticket, in_flight))
+                let slot = pending.from?;
+                let in_flight = self.retired_count(pending.host.as_ref()?, slot);
+                Some((*ticket, slot, in_flight))
             })
             .collect();
-        for (ticket, in_flight) in draining {
-            self.tell(
-                ticket,
-                event_line("draining", &[("in_flight", in_flight.into())]),
-            );
+        for (ticket, slot, in_flight) in draining {
+            self.tell_draining(ticket, slot, in_flight);
         }
     }
 

@@ -168,7 +168,8 @@ impl Driver {
         }
     }
 
-    fn reloaded(&mut self, ticket: Ticket, prepared: Prepared, is_changed: bool) {
+    fn reloaded(&mut self, ticket: Ticket, prepared: Prepared, is_table_changed: bool) {
+        let is_changed = is_table_changed || prepared.is_changed_beside;
         (prepared.commit)();
         self.reload = None;
         let generation = self.state.generation;
