@@ -14,6 +14,7 @@ use crate::gate;
 use crate::host::Host;
 use crate::inflight::Inflight;
 use crate::slot::Slot;
+use crate::table::Trust;
 
 impl Driver {
     /// Hands an event to the site's cutover and does what follows from it.
@@ -93,7 +94,7 @@ impl Driver {
         self.tell(ticket, event_line("persisting", &[]));
         failpoint::reach(Failpoint::BeforePersist);
         let change = match step {
-            Step::Activate(slot) => Change::Activate(host.clone(), slot),
+            Step::Activate(slot) => Change::Activate(host.clone(), slot, self.trust(ticket)),
             Step::MarkDrained(slot, is_drained) => {
                 Change::MarkDrained(host.clone(), slot, is_drained)
             }
@@ -101,11 +102,19 @@ impl Driver {
         self.write(ticket, change, None);
     }
 
+    fn trust(&self, ticket: Ticket) -> Trust {
+        let pending = self.pending.get(&ticket);
+        match pending.is_some_and(|pending| pending.request.options.force) {
+            true => Trust::Forced,
+            false => Trust::Probed,
+        }
+    }
+
     /// The state is stored and is `self.state`; the table follows.
     fn publish_step(&mut self, host: &Host, ticket: Ticket, step: Step) {
         let (change, from, to) = match step {
             Step::Activate(slot) => (
-                Change::Activate(host.clone(), slot),
+                Change::Activate(host.clone(), slot, self.trust(ticket)),
                 slot.other(),
                 Some(slot),
             ),

@@ -103,7 +103,7 @@ impl Driver {
             prepared,
         } = write;
         match &change {
-            Change::Activate(host, _) | Change::MarkDrained(host, ..) => {
+            Change::Activate(host, ..) | Change::MarkDrained(host, ..) => {
                 self.drive(host, Event::Persisted(ticket));
             }
             Change::Maintenance(host, is_on) => {
@@ -134,7 +134,7 @@ impl Driver {
     pub(super) fn not_written(&mut self, write: Write, reason: String) {
         let Write { ticket, change, .. } = write;
         match &change {
-            Change::Activate(host, _) | Change::MarkDrained(host, ..) => {
+            Change::Activate(host, ..) | Change::MarkDrained(host, ..) => {
                 self.drive(host, Event::PersistFailed(ticket, reason));
             }
             Change::Maintenance(..) | Change::Sites(_) => {
