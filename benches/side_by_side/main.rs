@@ -164,6 +164,6 @@ impl Options {
 /// Odd, so that the median is one that was measured.
 const ROUNDS: u32 = 5;
 const ROUNDS_MAX: u32 = 99;
-/// Two seconds are some ten thousand requests; a whole run is then under five minutes.
+/// Two seconds are some ten thousand requests; a whole run is then about four minutes.
 const SECONDS: u32 = 2;
 const SECONDS_MAX: u32 = 60;
