@@ -288,7 +288,7 @@ async fn serve_h2(connection: Arc<Connection>, worker: Arc<Worker>, settings: &S
                     is_going_away = true;
                     h2.graceful_shutdown();
                 }
-                spawn_stream(session, &connection, &worker, &active, settings);
+                spawn_stream(session, &connection, &worker, &active);
             }
             Ok(Some(H2Accept::Rejected)) => {
                 malformed += 1;
@@ -307,10 +307,8 @@ fn spawn_stream(
     connection: &Arc<Connection>,
     worker: &Arc<Worker>,
     active: &Arc<Active>,
-    settings: &Settings,
 ) {
-    let mut session = ServerSession::new_http2(session);
-    session.set_write_timeout(Some(settings.timeouts.client_stall));
+    let session = ServerSession::new_http2(session);
     let connection = Arc::clone(connection);
     let worker = Arc::clone(worker);
     let one = ActiveOne::count(active);
