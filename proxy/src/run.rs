@@ -53,17 +53,38 @@ pub enum RunError {
     #[error(transparent)]
     Control(#[from] mana_control::start::StartError),
     /// An address cannot be listened on.
-    #[error("{source}\nhint: {}", source.hint())]
-    Bind {
-        /// Which one, and why.
-        source: crate::listen::BindError,
-    },
+    #[error(transparent)]
+    Bind(#[from] crate::listen::BindError),
     /// The admin address cannot be listened on.
     #[error(transparent)]
     Admin(#[from] admin::AdminError),
     /// The access log cannot be opened.
     #[error(transparent)]
     AccessLog(#[from] crate::access_log::OpenError),
+}
+
+impl RunError {
+    /// What the operator can do about it, where that is known.
+    pub fn hint(&self) -> Option<String> {
+        match self {
+            RunError::Bind(error) => Some(error.hint().to_owned()),
+            RunError::Admin(_) => Some(
+                "another process listens there: `ss -ltnp` names it; stop it or change admin.listen"
+                    .to_owned(),
+            ),
+            RunError::Certificate(_) => Some(
+                "`mana-proxy check` says what is wrong with each certificate without starting anything"
+                    .to_owned(),
+            ),
+            RunError::AccessLog(_) => {
+                Some("let this user write there, or change access_log.to".to_owned())
+            }
+            RunError::Start { .. }
+            | RunError::Tls(_)
+            | RunError::Metrics(_)
+            | RunError::Control(_) => None,
+        }
+    }
 }
 
 /// Where the daemon listens; ports are never 0.
@@ -209,7 +230,7 @@ fn bind_all(config: &Config) -> Result<Vec<Listener>, RunError> {
         .iter()
         .map(|address| (address, Scheme::Https));
     http.chain(https)
-        .map(|(address, scheme)| bind(*address, scheme).map_err(|source| RunError::Bind { source }))
+        .map(|(address, scheme)| Ok(bind(*address, scheme)?))
         .collect()
 }
 
