@@ -19,7 +19,7 @@ use tokio::time::{Instant, Sleep};
 use crate::client_io::ClientIo;
 use crate::config::Timeouts;
 use crate::fault::Fault;
-use crate::headers::{Framing, response_for_client, response_framing};
+use crate::headers::{Framing, ResponseRules, response_for_client, response_framing};
 use crate::upstream_io::UpstreamIo;
 
 /// What one request needs of its surroundings while it is pumped.
@@ -40,8 +40,8 @@ pub struct Exchange<'a> {
     pub body_bytes_max: Option<u64>,
     /// The deadlines.
     pub timeouts: &'a Timeouts,
-    /// The value of HSTS for this response.
-    pub strict_transport_security: Option<&'a HeaderValue>,
+    /// What the site says of its responses.
+    pub response_rules: ResponseRules<'a>,
     /// The request's id.
     pub request_id: &'a HeaderValue,
     /// Counts what moved.
@@ -205,7 +205,12 @@ impl Exchange<'_> {
             }
             // HTTP/1.0 knows none (RFC 9110 s15.2); the HTTP/2 session cannot send them.
             if client_version == Version::HTTP_11 {
-                let info = response_for_client(&head, Framing::Empty, None, self.request_id);
+                let info = response_for_client(
+                    &head,
+                    Framing::Empty,
+                    self.response_rules,
+                    self.request_id,
+                );
                 // The session takes any head before the end of the body for the last one and would close.
                 let keepalive = self.client.get_keepalive();
                 if self.send_head(info).await.is_err() {
@@ -226,12 +231,7 @@ impl Exchange<'_> {
         if (self.is_last)() || framing == Framing::UntilClose {
             self.client.set_keepalive(None);
         }
-        let ours = response_for_client(
-            &head,
-            framing,
-            self.strict_transport_security,
-            self.request_id,
-        );
+        let ours = response_for_client(&head, framing, self.response_rules, self.request_id);
         self.progress.status = Some(head.status);
         if self.send_head(ours).await.is_err() {
             return Some(Ended::Cut(Fault::ClientGone));
@@ -251,7 +251,7 @@ impl Exchange<'_> {
         self.upstream_io.hand_out_all();
         self.progress.first_byte = Some(Instant::now());
         self.progress.status = Some(head.status);
-        let ours = response_for_client(head, Framing::Empty, None, self.request_id);
+        let ours = response_for_client(head, Framing::Empty, self.response_rules, self.request_id);
         match self.send_head(ours).await {
             Ok(()) => Ended::Upgraded,
             Err(_) => Ended::Cut(Fault::ClientGone),

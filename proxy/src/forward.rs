@@ -17,12 +17,13 @@ use pingora::protocols::http::ServerSession;
 
 use crate::access::{Record, Served};
 use crate::answer::{Answer, error_page, redirect};
+use crate::client_address::Client;
 use crate::client_io::ClientIo;
 use crate::config::Timeouts;
 use crate::edge::{Asked, Scheme, Verdict, verdict};
 use crate::exchange::{Ended, Exchange, Progress, is_safe};
 use crate::fault::{Blame, Fault};
-use crate::headers::{About, Framing, is_websocket_upgrade, request_for_upstream};
+use crate::headers::{About, Framing, ResponseRules, is_websocket_upgrade, request_for_upstream};
 use crate::select::{Candidate, candidates};
 use crate::tunnel;
 use crate::upstream::{Busy, Connected, connect, reuse};
@@ -62,8 +63,19 @@ pub async fn serve(
     worker: &Arc<Worker>,
     is_last: bool,
 ) -> Next {
+    let head = session.req_header();
+    let settings = worker.shared.settings.load_full();
+    let client = settings.client.client(
+        connection.peer.ip(),
+        &connection.client_ip,
+        connection.scheme,
+        &head.headers,
+    );
+    let mut record = Record::new(connection, head);
+    record.client(&client);
     let mut request = Request {
-        record: Record::new(connection, session.req_header()),
+        record,
+        client,
         session,
         connection,
         worker,
@@ -103,6 +115,7 @@ enum Finish {
 
 struct Request<'a> {
     session: ServerSession,
+    client: Client,
     connection: &'a Connection,
     worker: &'a Arc<Worker>,
     record: Record,
@@ -137,7 +150,8 @@ impl Request<'_> {
     fn verdict(&self, authority: &HeaderValue) -> Verdict {
         let head = self.session.req_header();
         let asked = Asked {
-            scheme: self.connection.scheme,
+            scheme: self.client.scheme,
+            peer: self.client.peer,
             method: &head.method,
             authority: authority.to_str().unwrap_or_default(),
             path_and_query: head.uri.path_and_query().map_or("/", |path| path.as_str()),
@@ -169,7 +183,7 @@ impl Request<'_> {
         self.record.site(&site);
         let may_repeat = framing == Framing::Empty && is_safe(&self.session.req_header().method);
         let (worker, is_last) = (self.worker, self.is_last);
-        let hsts = hsts(self.connection.scheme, &site);
+        let hsts = hsts(self.client.scheme, &site);
         let mut attempts = Attempts::new(&site, settings.limits.attempts, &settings.timeouts);
         loop {
             let reached = self
@@ -178,8 +192,7 @@ impl Request<'_> {
             let _busy = Busy::count(&reached.candidate.upstream);
             self.record.upstream(&reached.candidate, attempts.made);
             let about = About {
-                client_ip: &self.connection.client_ip,
-                scheme: self.connection.scheme,
+                client: &self.client,
                 authority,
                 request_id: &self.record.request_id,
             };
@@ -194,7 +207,10 @@ impl Request<'_> {
                 is_last: &|| is_last || worker.phase() != Phase::Serving,
                 body_bytes_max: settings.limits.body_bytes,
                 timeouts: &settings.timeouts,
-                strict_transport_security: hsts.as_ref(),
+                response_rules: ResponseRules {
+                    strict_transport_security: hsts.as_ref(),
+                    fields: &site.settings.response_fields,
+                },
                 request_id: &self.record.request_id,
                 progress: &mut progress,
             };

@@ -8,6 +8,7 @@ pub mod admin;
 pub mod answer;
 pub mod certificates;
 pub mod cli;
+pub mod client_address;
 pub mod client_io;
 pub mod config;
 pub mod connection;

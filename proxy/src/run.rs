@@ -177,6 +177,7 @@ pub fn settings_of(config: &Config) -> Settings {
     Settings {
         timeouts: config.timeouts.clone(),
         limits: config.limits.clone(),
+        client: config.client.clone(),
     }
 }
 

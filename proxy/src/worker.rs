@@ -14,6 +14,7 @@ use mana_control::Published;
 use tokio::sync::{mpsc, watch};
 
 use crate::access::{AccessLog, Record};
+use crate::client_address::ClientRules;
 use crate::config::{Limits, Timeouts};
 use crate::connection;
 use crate::edge::{HttpsPort, Scheme};
@@ -28,6 +29,8 @@ pub struct Settings {
     pub timeouts: Timeouts,
     /// All sizes and counts.
     pub limits: Limits,
+    /// Who the client is.
+    pub client: ClientRules,
 }
 
 /// How far the process is on its way out. `Serving => Draining => Closing`

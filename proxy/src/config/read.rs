@@ -10,6 +10,7 @@ use toml::de::{DeTable, DeValue};
 
 use super::addresses;
 use super::check::{self, Listener};
+use super::client::read_client;
 use super::fault::{At, Fault, Faults};
 use super::section::{Parsed, Section};
 use super::site::SiteDraft;
@@ -63,6 +64,7 @@ fn walk(faults: &Faults, document: &DeTable<'_>) -> Option<Config> {
     let access_log = read_access_log(root.section("access_log"));
     let timeouts = read_timeouts(root.section("timeouts"));
     let limits = read_limits(root.section("limits"));
+    let client = read_client(root.section("client"));
     let sections = root.sections("site");
     let drafts: Vec<SiteDraft> = sections.into_iter().map(SiteDraft::read).collect();
     if !root.has_filled("site") {
@@ -70,6 +72,7 @@ fn walk(faults: &Faults, document: &DeTable<'_>) -> Option<Config> {
     }
     root.finish();
     check::across(faults, &listeners, &drafts);
+    check::locks_have_keys(faults, &client, &drafts);
     let sites = drafts.into_iter().map(SiteDraft::build);
     Some(Config {
         server,
@@ -80,6 +83,7 @@ fn walk(faults: &Faults, document: &DeTable<'_>) -> Option<Config> {
         access_log,
         timeouts,
         limits,
+        client,
         sites: sites.collect::<Option<Vec<_>>>()?,
     })
 }
@@ -105,6 +109,13 @@ fn read_server(mut section: Section<'_>) -> Server {
 fn read_listen(mut section: Section<'_>) -> (Listen, Vec<Listener>) {
     let http = section.list("http", addresses::socket_address);
     let https = section.list("https", addresses::socket_address);
+    let proxy_protocol = section.list("proxy_protocol", addresses::socket_address);
+    for at in &proxy_protocol {
+        if !http.iter().chain(&https).any(|l| l.value == at.value) {
+            let reason = format!("{} is neither in http nor in https", at.value);
+            section.fault("proxy_protocol", reason);
+        }
+    }
     if !section.has_filled("http") && !section.has_filled("https") {
         let reason = r#"nothing to listen on: write http = ["127.0.0.1:8080"] or https = [...]"#;
         section.fault_here(reason);
@@ -114,6 +125,7 @@ fn read_listen(mut section: Section<'_>) -> (Listen, Vec<Listener>) {
     let listen = Listen {
         http: addresses(&http),
         https: addresses(&https),
+        proxy_protocol: addresses(&proxy_protocol),
     };
     let http = http.into_iter().map(|at| ("listen.http", at));
     let https = https.into_iter().map(|at| ("listen.https", at));
