@@ -12,7 +12,7 @@ use fastrand::Rng;
 use mana_control::change::{Change, Retired, add_new_sites, first_table};
 use mana_control::cutover::{Cutover, Effect, Event, Holder, Intent, Order, Outcome, Step, Ticket};
 use mana_control::state::State;
-use mana_control::table::{DrainLimits, HealthCheck, PauseLimits};
+use mana_control::table::{DrainLimits, HealthCheck, PauseLimits, Trust};
 use mana_control::{Entry, Host, SiteSettings, Slot, Table};
 
 const SCHEDULES: u64 = 4000;
@@ -556,7 +556,7 @@ fn try_enter(table: &Table, use_backup: bool) -> Option<Inside> {
 
 fn change(step: Step) -> Change {
     match step {
-        Step::Activate(slot) => Change::Activate(host(), slot),
+        Step::Activate(slot) => Change::Activate(host(), slot, Trust::Probed),
         Step::MarkDrained(slot, is_drained) => Change::MarkDrained(host(), slot, is_drained),
     }
 }

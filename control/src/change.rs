@@ -12,14 +12,14 @@ use crate::host::Host;
 use crate::inflight::Inflight;
 use crate::slot::Slot;
 use crate::state::{SiteState, State};
-use crate::table::{Mode, Site, SiteSettings, SlotView, Table};
+use crate::table::{Mode, Site, SiteSettings, SlotView, Table, Trust};
 use crate::upstream::Upstream;
 
 /// A change that raises the generation.
 #[derive(Clone, Debug)]
 pub enum Change {
-    /// This slot becomes the active one of the site.
-    Activate(Host, Slot),
+    /// This slot becomes the active one of the site, for this reason.
+    Activate(Host, Slot, Trust),
     /// This standby slot is taken out of use (`true`) or put back.
     MarkDrained(Host, Slot, bool),
     /// The site answers 503 (`true`) or serves again.
@@ -59,7 +59,7 @@ impl Change {
         state.generation += 1;
         let generation = state.generation;
         match self {
-            Change::Activate(host, slot) => {
+            Change::Activate(host, slot, _) => {
                 if let Some(site) = state.sites.get_mut(host) {
                     site.previous = Some(site.active);
                     site.active = *slot;
@@ -88,10 +88,11 @@ impl Change {
     /// The table once this change is made; `state` is what [`Change::to_state`] gave.
     pub fn to_table(&self, last: &Table, state: &State) -> Next {
         match self {
-            Change::Activate(host, slot) => {
+            Change::Activate(host, slot, trust) => {
                 let activated = |site: &Site| {
                     let mut site = site.with_new_counters();
                     site.active = *slot;
+                    site.trust = *trust;
                     site.generation = state.generation;
                     site.slots[slot.index()].is_drained = false;
                     site
@@ -215,6 +216,7 @@ fn reloaded_site(last: Option<&Arc<Site>>, state: &State, settings: &SiteSetting
         settings: Arc::new(settings.clone()),
         generation: stored.map_or(state.generation, |site| site.generation),
         active: stored.map_or(settings.initial, |site| site.active),
+        trust: last.map_or(Trust::Probed, |site| site.trust),
         mode: last.map_or(stored_mode, |site| site.mode.clone()),
         slots: Slot::BOTH.map(view),
     }

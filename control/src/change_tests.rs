@@ -30,7 +30,11 @@ fn made(change: &Change, state: &State, table: &Table) -> (State, Next) {
 #[test]
 fn a_cutover_brings_new_counters_to_its_site_and_leaves_the_others_alone() {
     let (state, table) = start();
-    let (state, next) = made(&Change::Activate(host(), Slot::Green), &state, &table);
+    let (state, next) = made(
+        &Change::Activate(host(), Slot::Green, Trust::Probed),
+        &state,
+        &table,
+    );
     let (old, new) = (&table.sites()[0], &next.table.sites()[0]);
     assert_eq!(
         (new.active, new.generation, next.table.generation),
@@ -69,7 +73,11 @@ fn a_drained_slot_is_closed_alone_and_comes_back_by_a_cutover() {
         [Slot::Green]
     );
     assert!(next.table.sites()[0].slot(Slot::Green).is_drained);
-    let (state, next) = made(&Change::Activate(host(), Slot::Green), &state, &next.table);
+    let (state, next) = made(
+        &Change::Activate(host(), Slot::Green, Trust::Probed),
+        &state,
+        &next.table,
+    );
     assert!(state.sites[&host()].drained.is_empty());
     assert!(!next.table.sites()[0].slot(Slot::Green).is_drained);
 }

@@ -21,6 +21,8 @@ pub struct Prepared {
     pub sites: Vec<SiteSettings>,
     /// Keys that changed and are only looked at when the daemon starts.
     pub needs_restart: Vec<String>,
+    /// Something that is not the table's differs from what is in force: limits, deadlines, certificates.
+    pub is_changed_beside: bool,
     /// Takes over what is not the table's. Called after the table is published, on the control thread: it must not
     /// block.
     pub commit: Box<dyn FnOnce() + Send>,

@@ -41,6 +41,6 @@ pub use reply::{Code, Reply};
 pub use server::SocketOptions;
 pub use slot::Slot;
 pub use start::{Opened, Running, ServeOptions, StartError, open};
-pub use table::{Mode, NameRole, Published, Site, SiteSettings, SlotView, Table};
+pub use table::{Mode, NameRole, Published, Site, SiteSettings, SlotView, Table, Trust};
 pub use upstream::{Health, Upstream};
 pub use wire::{Request, Verb};

@@ -24,6 +24,8 @@ use crate::wire::{LINE_BYTES_MAX, Request, WireError};
 
 /// Time for one whole line to come in.
 pub const LINE_DEADLINE: Duration = Duration::from_secs(10);
+/// How long a connection may rest after a reply; then it is closed without a word.
+pub const REST_DEADLINE: Duration = Duration::from_secs(60);
 /// Time for one line to be taken by the peer.
 pub const WRITE_DEADLINE: Duration = Duration::from_secs(10);
 /// Connections at one time; the next one is told `busy`.
@@ -243,7 +245,19 @@ async fn converse(
 ) {
     let (read, mut write) = stream.split();
     let mut lines: BufReader<ReadHalf<'_>> = BufReader::new(read);
+    let mut has_spoken = false;
     loop {
+        if has_spoken {
+            // Somebody at a terminal thinks between two requests; a silence is no fault.
+            let more = tokio::select! {
+                more = timeout(REST_DEADLINE, lines.fill_buf()) => more,
+                _ = stopping.wait_for(|stopping| *stopping) => return,
+            };
+            if !matches!(more, Ok(Ok(bytes)) if !bytes.is_empty()) {
+                return;
+            }
+        }
+        has_spoken = true;
         let line = tokio::select! {
             line = timeout(LINE_DEADLINE, read_line(&mut lines)) => line,
             _ = stopping.wait_for(|stopping| *stopping) => return,

@@ -76,10 +76,22 @@ pub struct Site {
     pub generation: u64,
     /// The slot that gets new requests.
     pub active: Slot,
+    /// Why the active slot is trusted.
+    pub trust: Trust,
     /// Whether requests are served, held or turned away.
     pub mode: Mode,
     /// Blue and green, by [`Slot::index`].
     pub slots: [SlotView; 2],
+}
+
+/// Why a slot became the active one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Trust {
+    /// Its upstreams answered their probes, or it was the active one at the start. Where they stop answering, requests
+    /// go to a healthy standby.
+    Probed,
+    /// The operator insisted: it is tried first whatever the probes say.
+    Forced,
 }
 
 /// What is done with a site's requests.

@@ -5,7 +5,7 @@
 //!
 //! A line, wrapped here:
 //! ```json
-//! {"time":"2026-11-22T09:00:00.123Z","request_id":"9f86d081884c7d65","client":"192.0.2.1","protocol":"h2",
+//! {"time":"2026-11-22T09:00:00.123Z","request_id":"86fa7fa506d193132f0deb002b694e7c","client":"192.0.2.1","protocol":"h2",
 //!  "site":"mana.so","method":"GET","host":"mana.so","path":"/a?b=c","status":200,"bytes_in":0,"bytes_out":5120,
 //!  "slot":"blue","upstream":"127.0.0.1:4000","generation":7,"attempts":1,"duration_us":1834,"connect_us":0,
 //!  "first_byte_us":1650,"outcome":"ok"}
@@ -162,6 +162,11 @@ impl Record {
             (Served::Upstream, None, Some(fault)) => fault.status(),
             (Served::Upstream, None, None) => Fault::ClientGone.status(),
         }
+    }
+
+    /// The site that the request is for, once it is known.
+    pub fn of_site(&self) -> Option<&Site> {
+        self.site.as_deref()
     }
 
     /// The site's canonical host.

@@ -9,6 +9,7 @@ use mana_certs::{Bundle, BundleError, self_signed};
 
 use crate::config::{CertificateSource, SiteConfig};
 use crate::metrics::Metrics;
+use crate::tls::Keyring;
 
 /// The certificate of a site cannot be served.
 #[derive(Debug, thiserror::Error)]
@@ -18,12 +19,14 @@ pub struct CertificateError {
     source: BundleError,
 }
 
-/// The bundles of all sites, in their order.
+/// The bundles of all sites, in their order. A self-signed one that `keyring` serves already stays, so that a reload
+/// does not change what a developer's browser was told to trust.
 ///
 /// # Errors
 /// The first one that is missing, broken, or not for the site's names.
 pub fn load_bundles(
     sites: &[SiteConfig],
+    keyring: &Keyring,
     metrics: &Metrics,
     now: SystemTime,
 ) -> Result<Vec<Bundle>, CertificateError> {
@@ -31,7 +34,10 @@ pub fn load_bundles(
         .iter()
         .map(|site| {
             let host = site.settings.host.as_str();
-            let bundle = load(site, now)?;
+            let bundle = match kept(site, keyring, now) {
+                Some(bundle) => bundle,
+                None => load(site, now)?,
+            };
             if let Err(error) = bundle.check(now) {
                 tracing::warn!(site = host, %error, "the certificate is served all the same");
             }
@@ -39,6 +45,19 @@ pub fn load_bundles(
             Ok(bundle)
         })
         .collect()
+}
+
+fn kept(site: &SiteConfig, keyring: &Keyring, now: SystemTime) -> Option<Bundle> {
+    if site.certificate != CertificateSource::SelfSigned {
+        return None;
+    }
+    let settings = &site.settings;
+    let bundle = keyring.bundle(settings.host.as_str())?;
+    let mut names = std::iter::once(&settings.host).chain(&settings.aliases);
+    let is_good = bundle.issuer == bundle.subject
+        && bundle.check(now).is_ok()
+        && names.all(|name| bundle.covers(name.as_str()));
+    is_good.then_some(bundle)
 }
 
 /// The bundle of one site.

@@ -172,7 +172,7 @@ pub struct SiteConfig {
 /// Where a site's certificate comes from.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum CertificateSource {
-    /// `"self-signed"`: made at start, trusted by nobody. For development.
+    /// `"self-signed"`: made at each start, trusted by nobody. For development.
     SelfSigned,
     /// `{ chain = "cert.pem", key = "key.pem" }`: PEM files, leaf first. Read at start, at a reload and by `check`.
     Files {

@@ -26,7 +26,7 @@ use crate::worker::{Accepted, Phase, Settings, Worker};
 pub async fn serve(accepted: Accepted, worker: Arc<Worker>) {
     let settings = worker.shared.settings.load_full();
     // The count of connections falls when this is dropped, at the very end.
-    let _ticket = accepted.ticket;
+    let _admission = accepted.admission;
     let tcp = match tokio::net::TcpStream::from_std(accepted.tcp) {
         Ok(tcp) => tcp,
         Err(error) => {
@@ -262,8 +262,12 @@ async fn serve_h2(connection: Arc<Connection>, worker: Arc<Worker>, settings: &S
     let mut accepted = 0;
     let mut malformed = 0;
     let mut is_going_away = false;
-    let mut drain_deadline: Option<Instant> = None;
     loop {
+        let idle = if is_going_away {
+            settings.timeouts.h2_drain
+        } else {
+            settings.timeouts.idle
+        };
         let next = tokio::select! {
             biased;
             () = worker.shared.reached(Phase::Draining), if !is_going_away => {
@@ -272,17 +276,15 @@ async fn serve_h2(connection: Arc<Connection>, worker: Arc<Worker>, settings: &S
                 continue;
             }
             next = H2Session::from_h2_conn(&mut h2, Arc::clone(&digest)) => next,
-            () = active.idle_for(settings.timeouts.idle) => {
+            () = active.idle_for(idle) => {
                 if is_going_away {
                     return;
                 }
                 // GOAWAY first: a request that is on its way is refused in a way that is safe to repeat.
                 is_going_away = true;
-                drain_deadline = Some(Instant::now() + settings.timeouts.h2_drain);
                 h2.graceful_shutdown();
                 continue;
             }
-            () = until(drain_deadline) => return,
         };
         match next {
             Ok(Some(H2Accept::Session(session))) => {
@@ -333,13 +335,6 @@ fn h2_options(settings: &Settings) -> H2Options {
         .initial_connection_window_size(H2_CONNECTION_WINDOW)
         .max_send_buffer_size(H2_SEND_BUFFER);
     options
-}
-
-async fn until(deadline: Option<Instant>) {
-    match deadline {
-        Some(deadline) => tokio::time::sleep_until(deadline).await,
-        None => std::future::pending().await,
-    }
 }
 
 /// The streams of one HTTP/2 connection that are being served.

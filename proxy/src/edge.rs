@@ -59,6 +59,8 @@ pub enum HttpsPort {
 pub enum Verdict {
     /// Send the client to `location`.
     Redirect {
+        /// Whose name was asked for.
+        site: Arc<Site>,
         /// 301 for GET and HEAD, 308 for the rest, whose method and body must be kept (RFC 9110 s15.4.9).
         status: StatusCode,
         /// An absolute URL on a configured host, never on one that the client chose.
@@ -126,6 +128,7 @@ pub fn verdict(asked: Asked<'_>, table: &Table, https_port: HttpsPort) -> Verdic
     let scheme = wanted.as_str();
     let host = &site.settings.host;
     Verdict::Redirect {
+        site: Arc::clone(site),
         status,
         location: format!("{scheme}://{host}{port}{path}"),
     }
@@ -197,7 +200,9 @@ mod tests {
             path_and_query: path,
         };
         match verdict(asked, &table(), HttpsPort::Port(8443)) {
-            Verdict::Redirect { status, location } => format!("{} {location}", status.as_u16()),
+            Verdict::Redirect {
+                status, location, ..
+            } => format!("{} {location}", status.as_u16()),
             Verdict::Refuse { status, .. } => status.as_u16().to_string(),
             Verdict::Forward(site) => format!("forward {}", site.settings.host),
         }

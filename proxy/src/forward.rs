@@ -23,6 +23,7 @@ use crate::config::Timeouts;
 use crate::edge::{Asked, Scheme, Verdict, verdict};
 use crate::exchange::{Ended, Exchange, Progress, is_safe};
 use crate::fault::{Blame, Fault};
+use crate::head::HeadFault;
 use crate::headers::{About, Framing, ResponseRules, is_websocket_upgrade, request_for_upstream};
 use crate::select::{Candidate, candidates};
 use crate::tunnel;
@@ -129,12 +130,16 @@ impl Request<'_> {
                 .refuse(StatusCode::BAD_REQUEST, "Host is not a host name")
                 .await;
         };
-        if has_bad_target(self.session.req_header()) {
-            let reason = "the request target has a byte that must be percent-encoded";
-            return self.refuse(StatusCode::BAD_REQUEST, reason).await;
+        if let Some(fault) = self.head_fault() {
+            return self.refuse(fault.status(), &fault.to_string()).await;
         }
         match self.verdict(&authority) {
-            Verdict::Redirect { status, location } => {
+            Verdict::Redirect {
+                site,
+                status,
+                location,
+            } => {
+                self.record.site(&site);
                 let method = &self.session.req_header().method;
                 let answer = redirect(status, &location, method, &self.record.request_id);
                 self.answer(answer).await
@@ -145,6 +150,27 @@ impl Request<'_> {
                 Err(fault) => self.fail(fault).await,
             },
         }
+    }
+
+    /// What `head.rs` checks of an HTTP/1 head as bytes, for a head that came in frames.
+    fn head_fault(&self) -> Option<HeadFault> {
+        let head = self.session.req_header();
+        if head.version != Version::HTTP_2 {
+            return None;
+        }
+        let limits = &self.worker.shared.settings.load().limits;
+        let target = head.raw_path();
+        if target.len() > limits.uri_bytes {
+            return Some(HeadFault::TargetTooLong);
+        }
+        if head.headers.len() > limits.headers {
+            return Some(HeadFault::TooLarge);
+        }
+        // HTTP/2 lets bytes into `:path` that HTTP/1 parsers read differently.
+        let is_good = target.iter().all(|byte| crate::head::is_target_byte(*byte));
+        (!is_good).then_some(HeadFault::Malformed(
+            "the request target has a byte that must be percent-encoded",
+        ))
     }
 
     fn verdict(&self, authority: &HeaderValue) -> Verdict {
@@ -164,6 +190,7 @@ impl Request<'_> {
     async fn forward(&mut self, site: Arc<Site>, authority: &HeaderValue) -> Result<Finish, Fault> {
         let settings = self.worker.shared.settings.load_full();
         let framing = request_framing(&mut self.session);
+        self.record.site(&site);
         if let Framing::Length(length) = framing
             && settings.limits.body_bytes.is_some_and(|max| length > max)
         {
@@ -374,7 +401,15 @@ impl Request<'_> {
         self.answer(answer).await
     }
 
-    async fn answer(&mut self, answer: Answer) -> Finish {
+    async fn answer(&mut self, mut answer: Answer) -> Finish {
+        let scheme = self.connection.scheme;
+        if let Some(value) = self.record.of_site().and_then(|site| hsts(scheme, site)) {
+            // The field was checked by the configuration; without it the answer is still right.
+            answer
+                .head
+                .insert_header(header::STRICT_TRANSPORT_SECURITY, value)
+                .ok();
+        }
         if self.is_last || self.worker.phase() != Phase::Serving {
             self.session.set_keepalive(None);
         }
@@ -473,15 +508,6 @@ fn authority_of(head: &RequestHeader) -> Option<HeaderValue> {
         // HTTP/1.0 may name none; no site is found under it.
         None => Some(HeaderValue::from_static("")),
     }
-}
-
-/// HTTP/2 lets bytes into `:path` that HTTP/1 parsers read differently.
-fn has_bad_target(head: &RequestHeader) -> bool {
-    head.version == Version::HTTP_2
-        && !head
-            .raw_path()
-            .iter()
-            .all(|byte| crate::head::is_target_byte(*byte))
 }
 
 /// How the request's body is to be delimited towards the upstream.

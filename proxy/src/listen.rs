@@ -13,7 +13,7 @@ use socket2::{Domain, Protocol, Socket, Type};
 use tokio::sync::mpsc;
 
 use crate::edge::Scheme;
-use crate::worker::{Accepted, Phase, Shared, Ticket};
+use crate::worker::{Accepted, Admission, Phase, Shared};
 
 /// A bound socket.
 #[derive(Debug)]
@@ -156,7 +156,7 @@ async fn hand_over(
         tcp,
         peer,
         scheme,
-        ticket: Ticket::new(shared, &seat.open),
+        admission: Admission::new(shared, &seat.open),
     };
     if seat.connections.send(accepted).await.is_err() {
         tracing::error!("a worker is gone");

@@ -10,8 +10,13 @@ use tracing_subscriber::util::SubscriberInitExt;
 
 /// Starts the log. Called once; a second call changes nothing.
 pub fn start() {
-    let filter = EnvFilter::try_from_env("MANA_PROXY_LOG")
-        .unwrap_or_else(|_| EnvFilter::new(DEFAULT_FILTER));
+    let wanted = std::env::var("MANA_PROXY_LOG").ok();
+    let parsed = wanted.as_deref().map(EnvFilter::try_new);
+    let (filter, fault) = match parsed {
+        Some(Ok(filter)) => (filter, None),
+        Some(Err(fault)) => (EnvFilter::new(DEFAULT_FILTER), Some(fault)),
+        None => (EnvFilter::new(DEFAULT_FILTER), None),
+    };
     let builder = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(std::io::stderr)
@@ -25,6 +30,9 @@ pub fn start() {
     };
     // Only fails when there is a log already.
     started.ok();
+    if let Some(error) = fault {
+        tracing::warn!(%error, "MANA_PROXY_LOG is not understood; the level is info");
+    }
 }
 
 /// The session library says little of use to an operator below `error`.

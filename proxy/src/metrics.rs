@@ -68,7 +68,7 @@ impl Metrics {
             )?,
             rejects: counter(
                 "mana_proxy_rejects_total",
-                "What was turned away before it was a request, by limit.",
+                "How often a limit was reached before there was a request to forward, by limit.",
                 &["limit"],
             )?,
             retries: register(

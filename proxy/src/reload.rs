@@ -37,18 +37,27 @@ impl FromFile {
 impl Reloader for FromFile {
     fn prepare(&self) -> Result<Prepared, String> {
         let config = Config::load(&self.file).map_err(|error| with_sources(&error))?;
-        let bundles = load_bundles(&config.sites, &self.shared.metrics, SystemTime::now())
-            .map_err(|error| with_sources(&error))?;
+        let bundles = load_bundles(
+            &config.sites,
+            &self.shared.keyring,
+            &self.shared.metrics,
+            SystemTime::now(),
+        )
+        .map_err(|error| with_sources(&error))?;
         let current = Arc::clone(&self.current);
-        // A panic cannot leave a half-written configuration: it is replaced by one assignment.
-        let needs_restart = needs_restart(
-            &self.current.lock().unwrap_or_else(PoisonError::into_inner),
-            &config,
-        );
+        let (needs_restart, is_changed_beside) = {
+            // A panic cannot leave a half-written configuration: it is replaced by one assignment.
+            let current = self.current.lock().unwrap_or_else(PoisonError::into_inner);
+            let is_changed = current.timeouts != config.timeouts
+                || current.limits != config.limits
+                || !self.shared.keyring.serves_all(&bundles);
+            (needs_restart(&current, &config), is_changed)
+        };
         let shared = Arc::clone(&self.shared);
         Ok(Prepared {
             sites: site_settings(&config.sites),
             needs_restart,
+            is_changed_beside,
             commit: Box::new(move || {
                 shared.settings.store(Arc::new(settings_of(&config)));
                 shared.keyring.replace_all(bundles);

@@ -111,7 +111,8 @@ where
     raise_file_limit(config.limits.connections);
     let metrics = Arc::new(Metrics::new()?);
     let keyring = Arc::new(Keyring::new()?);
-    keyring.replace_all(load_bundles(&config.sites, &metrics, SystemTime::now())?);
+    let bundles = load_bundles(&config.sites, &keyring, &metrics, SystemTime::now())?;
+    keyring.replace_all(bundles);
     let (access, access_thread) =
         AccessLog::open(&config.access_log.to, config.access_log.buffer_lines)?;
     let opened = open(&config.state_dir, &site_settings(&config.sites))?;

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Instant;
 
-use mana_control::{Health, Site, Slot, SlotView, Upstream};
+use mana_control::{Health, Site, Slot, SlotView, Trust, Upstream};
 
 /// One upstream that a request may try.
 #[derive(Clone, Debug)]
@@ -23,8 +23,10 @@ pub struct Candidate {
 /// The upstreams to try, best first. Empty only if the configuration gave the active slot none, which it cannot.
 pub fn candidates(site: &Site, now: Instant, random: u64) -> Vec<Candidate> {
     let active = site.slot(site.active);
+    // A forced slot's upstreams count as good whatever the probes say.
+    let is_down = |u: &Upstream| u.health() == Health::Down && site.trust == Trust::Probed;
     if let [only] = &*active.upstreams
-        && only.health() != Health::Down
+        && !is_down(only)
         && !only.is_marked(now)
     {
         // The usual case: one container per slot. The rest of the list is for when it fails.
@@ -34,17 +36,13 @@ pub fn candidates(site: &Site, now: Instant, random: u64) -> Vec<Candidate> {
         return list;
     }
     let mut list = Vec::new();
-    let ranks: [fn(&Upstream, Instant) -> bool; 2] = [
-        |upstream, now| upstream.health() != Health::Down && !upstream.is_marked(now),
-        |upstream, now| upstream.health() != Health::Down && upstream.is_marked(now),
-    ];
-    for rank in ranks {
-        push_spread(&mut list, site.active, active, random, |u| rank(u, now));
+    for is_marked in [false, true] {
+        push_spread(&mut list, site.active, active, random, |u| {
+            !is_down(u) && u.is_marked(now) == is_marked
+        });
     }
     push_standby(&mut list, site, now, random);
-    push_spread(&mut list, site.active, active, random, |u| {
-        u.health() == Health::Down
-    });
+    push_spread(&mut list, site.active, active, random, is_down);
     list
 }
 
@@ -159,6 +157,15 @@ mod tests {
             .map(|random| names(&site, now, random)[0].clone())
             .collect();
         assert_eq!(firsts.len(), 3);
+    }
+
+    #[test]
+    fn a_forced_slot_is_tried_first_whatever_the_probes_say() {
+        let mut site = site_with(&["b1:1"], &["g1:1"]);
+        upstream(&site, Slot::Blue, 0).set_health(Health::Down);
+        upstream(&site, Slot::Green, 0).set_health(Health::Up);
+        site.trust = Trust::Forced;
+        assert_eq!(names(&site, Instant::now(), 0), ["b1:1", "g1:1"]);
     }
 
     #[test]

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use mana_control::table::{DrainLimits, HealthCheck, PauseLimits};
-use mana_control::{Host, Inflight, Mode, Site, SiteSettings, Slot, SlotView, Upstream};
+use mana_control::{Host, Inflight, Mode, Site, SiteSettings, Slot, SlotView, Trust, Upstream};
 
 /// A site with one upstream in each slot, blue active.
 pub fn site(host: &str, aliases: &[&str]) -> Site {
@@ -58,6 +58,7 @@ fn build(host: &str, aliases: &[&str], blue: &[&str], green: &[&str]) -> Site {
         }),
         generation: 1,
         active: Slot::Blue,
+        trust: Trust::Probed,
         mode: Mode::Serving,
         slots: [view(blue), view(green)],
     }

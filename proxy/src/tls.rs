@@ -68,6 +68,23 @@ impl Keyring {
         &self.acceptor
     }
 
+    /// The bundle that is served under this name.
+    pub fn bundle(&self, name: &str) -> Option<Bundle> {
+        let served = self.bundles.current.load();
+        served.bundles.iter().find(|b| b.name == name).cloned()
+    }
+
+    /// Whether these are the bundles that are served, certificate for certificate.
+    pub fn serves_all(&self, bundles: &[Bundle]) -> bool {
+        let served = self.bundles.current.load();
+        served.bundles.len() == bundles.len()
+            && served
+                .bundles
+                .iter()
+                .zip(bundles)
+                .all(|(one, other)| one.certified.cert == other.certified.cert)
+    }
+
     /// Puts all of these in the place of all that were there; the first one is for clients that name no host.
     pub fn replace_all(&self, bundles: Vec<Bundle>) {
         self.bundles.current.store(Arc::new(Names::of(bundles)));

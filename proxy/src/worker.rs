@@ -122,28 +122,28 @@ pub struct Accepted {
     /// Which kind of listener accepted it.
     pub scheme: Scheme,
     /// Its place in the counts.
-    pub ticket: Ticket,
+    pub admission: Admission,
 }
 
 /// A connection's place in the counts; it leaves them when this is dropped.
-pub struct Ticket {
+pub struct Admission {
     shared: Arc<Shared>,
     of_worker: Arc<AtomicUsize>,
 }
 
-impl Ticket {
+impl Admission {
     /// Counts a connection in.
-    pub fn new(shared: &Arc<Shared>, of_worker: &Arc<AtomicUsize>) -> Ticket {
+    pub fn new(shared: &Arc<Shared>, of_worker: &Arc<AtomicUsize>) -> Admission {
         shared.connections.open.fetch_add(1, Ordering::AcqRel);
         of_worker.fetch_add(1, Ordering::AcqRel);
-        Ticket {
+        Admission {
             shared: Arc::clone(shared),
             of_worker: Arc::clone(of_worker),
         }
     }
 }
 
-impl Drop for Ticket {
+impl Drop for Admission {
     fn drop(&mut self) {
         self.of_worker.fetch_sub(1, Ordering::AcqRel);
         self.shared.connections.open.fetch_sub(1, Ordering::AcqRel);
@@ -151,9 +151,9 @@ impl Drop for Ticket {
     }
 }
 
-impl std::fmt::Debug for Ticket {
+impl std::fmt::Debug for Admission {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("Ticket")
+        f.write_str("Admission")
     }
 }
 

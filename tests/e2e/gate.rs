@@ -118,7 +118,13 @@ async fn force_goes_without_the_gate() {
     is_refused(&stage, "without force").await;
     let reply = stage.proxy.done("switch green --force").await;
     assert_eq!(reply["active"], "green");
-    assert_eq!(stage.who_answers().await, "green");
+    eventually("green is down", async || {
+        stage.proxy.site().await["slots"]["green"]["upstreams"][0]["health"] == "down"
+    })
+    .await;
+    for _ in 0..20 {
+        assert_eq!(stage.who_answers().await, "green");
+    }
 }
 
 #[tokio::test]

@@ -68,6 +68,7 @@ impl Reloader for Configuration {
     fn prepare(&self) -> Result<Prepared, String> {
         let is_committed = Arc::clone(&self.is_committed);
         Ok(Prepared {
+            is_changed_beside: false,
             sites: self.sites.lock().expect("sites").clone()?,
             needs_restart: vec!["listen.https".to_owned()],
             commit: Box::new(move || is_committed.store(true, Ordering::Release)),

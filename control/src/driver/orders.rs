@@ -14,6 +14,7 @@ use crate::gate;
 use crate::host::Host;
 use crate::inflight::Inflight;
 use crate::slot::Slot;
+use crate::table::Trust;
 
 impl Driver {
     /// Hands an event to the site's cutover and does what follows from it.
@@ -93,7 +94,7 @@ impl Driver {
         self.tell(ticket, event_line("persisting", &[]));
         failpoint::reach(Failpoint::BeforePersist);
         let change = match step {
-            Step::Activate(slot) => Change::Activate(host.clone(), slot),
+            Step::Activate(slot) => Change::Activate(host.clone(), slot, self.trust(ticket)),
             Step::MarkDrained(slot, is_drained) => {
                 Change::MarkDrained(host.clone(), slot, is_drained)
             }
@@ -101,11 +102,19 @@ impl Driver {
         self.write(ticket, change, None);
     }
 
+    fn trust(&self, ticket: Ticket) -> Trust {
+        let pending = self.pending.get(&ticket);
+        match pending.is_some_and(|pending| pending.request.options.force) {
+            true => Trust::Forced,
+            false => Trust::Probed,
+        }
+    }
+
     /// The state is stored and is `self.state`; the table follows.
     fn publish_step(&mut self, host: &Host, ticket: Ticket, step: Step) {
         let (change, from, to) = match step {
             Step::Activate(slot) => (
-                Change::Activate(host.clone(), slot),
+                Change::Activate(host.clone(), slot, self.trust(ticket)),
                 slot.other(),
                 Some(slot),
             ),
@@ -144,14 +153,7 @@ impl Driver {
             inflight.close();
         }
         let in_flight = self.retired_count(host, slot);
-        let line = event_line(
-            "draining",
-            &[
-                ("slot", slot.as_str().into()),
-                ("in_flight", in_flight.into()),
-            ],
-        );
-        self.tell(ticket, line);
+        self.tell_draining(ticket, slot, in_flight);
         failpoint::reach(Failpoint::Draining);
         let (messages, host) = (self.messages.clone(), host.clone());
         self.start_task(ticket, async move {
@@ -180,22 +182,28 @@ impl Driver {
         }
     }
 
+    fn tell_draining(&mut self, ticket: Ticket, slot: Slot, in_flight: usize) {
+        let fields = [
+            ("slot", slot.as_str().into()),
+            ("in_flight", in_flight.into()),
+        ];
+        self.tell(ticket, event_line("draining", &fields));
+    }
+
     /// Tells those who follow a drain how many requests are left.
     pub(super) fn report_drains(&mut self) {
-        let draining: Vec<(Ticket, usize)> = self
+        let draining: Vec<(Ticket, Slot, usize)> = self
             .pending
             .iter()
             .filter(|(_, pending)| pending.wants_progress())
             .filter_map(|(ticket, pending)| {
-                let in_flight = self.retired_count(pending.host.as_ref()?, pending.from?);
-                Some((*ticket, in_flight))
+                let slot = pending.from?;
+                let in_flight = self.retired_count(pending.host.as_ref()?, slot);
+                Some((*ticket, slot, in_flight))
             })
             .collect();
-        for (ticket, in_flight) in draining {
-            self.tell(
-                ticket,
-                event_line("draining", &[("in_flight", in_flight.into())]),
-            );
+        for (ticket, slot, in_flight) in draining {
+            self.tell_draining(ticket, slot, in_flight);
         }
     }
 

@@ -103,7 +103,7 @@ impl Driver {
             prepared,
         } = write;
         match &change {
-            Change::Activate(host, _) | Change::MarkDrained(host, ..) => {
+            Change::Activate(host, ..) | Change::MarkDrained(host, ..) => {
                 self.drive(host, Event::Persisted(ticket));
             }
             Change::Maintenance(host, is_on) => {
@@ -134,7 +134,7 @@ impl Driver {
     pub(super) fn not_written(&mut self, write: Write, reason: String) {
         let Write { ticket, change, .. } = write;
         match &change {
-            Change::Activate(host, _) | Change::MarkDrained(host, ..) => {
+            Change::Activate(host, ..) | Change::MarkDrained(host, ..) => {
                 self.drive(host, Event::PersistFailed(ticket, reason));
             }
             Change::Maintenance(..) | Change::Sites(_) => {
@@ -168,7 +168,8 @@ impl Driver {
         }
     }
 
-    fn reloaded(&mut self, ticket: Ticket, prepared: Prepared, is_changed: bool) {
+    fn reloaded(&mut self, ticket: Ticket, prepared: Prepared, is_table_changed: bool) {
+        let is_changed = is_table_changed || prepared.is_changed_beside;
         (prepared.commit)();
         self.reload = None;
         let generation = self.state.generation;

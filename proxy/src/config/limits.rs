@@ -3,7 +3,7 @@
 /// `[limits]`: bounds on what peers can make the process hold. Sizes in the file: `16KiB`, `10MiB`, `1GiB`, or bytes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Limits {
-    /// `connections`, default 20000, 1 to 1000000: client connections at once; the next one is closed unanswered.
+    /// `connections`, default 20000, 1 to 1000000: client connections at once; further ones wait in the kernel's queue.
     ///
     /// Each takes a file descriptor and, with HTTP/2, some tens of KiB. Too low turns users away at a peak, too high
     /// lets a flood end in no memory or no descriptors, which hits everyone.
@@ -41,7 +41,8 @@ pub struct Limits {
     /// 0 is a new connection for every request. Too high holds sockets in the upstream for a peak that is over;
     /// `upstream_idle` lets them go soon in any case.
     pub pool_idle_per_upstream: usize,
-    /// `attempts`, default 3, 1 to 10: upstream connection attempts of one request; then 502.
+    /// `attempts`, default 3, 1 to 10: attempts to reach an upstream for one request; then 503, or 502 if one
+    /// was reached and closed without an answer.
     ///
     /// Three reach the second address of a name and the other slot. 1 is no failover, more only multiplies the load on
     /// an upstream in trouble.

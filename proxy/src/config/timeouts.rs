@@ -33,7 +33,7 @@ pub struct Timeouts {
     /// Upstreams are near: a second is already a lost SYN and its first retransmission. Shorter fails on that
     /// retransmission, longer delays the attempt at the other address.
     pub connect: Duration,
-    /// `connect_total`, default `3s`: all connection attempts of one request; then 502. `connect <= connect_total`.
+    /// `connect_total`, default `3s`: all connection attempts of one request; then 503. `connect <= connect_total`.
     ///
     /// It bounds what a user waits when a whole slot is gone. It leaves room for three attempts of `connect`.
     pub connect_total: Duration,
@@ -56,9 +56,10 @@ pub struct Timeouts {
     /// It has to be shorter than the upstream's own keep-alive timeout (Node.js: 5 s), or requests are sent into
     /// connections that the upstream is closing. Much shorter gives up reuse: a new connection for every request.
     pub upstream_idle: Duration,
-    /// `h2_drain`, default `10s`: from GOAWAY to the end of an HTTP/2 connection that still has streams.
+    /// `h2_drain`, default `10s`: how long an HTTP/2 connection stays after GOAWAY with nothing in flight.
     ///
-    /// Shorter cuts off responses in progress, longer delays a shutdown by clients that do not let go.
+    /// Shorter meets requests that are on their way with a closed connection, longer delays a shutdown by clients that do
+    /// not let go. Streams in flight finish whatever it is.
     pub h2_drain: Duration,
 }
 

@@ -248,6 +248,11 @@ impl Proxy {
         kibibytes * 1024
     }
 
+    /// Bytes by which that has grown. The kernel counts in batches, so that a peak may look lower than an earlier one.
+    pub fn memory_growth(&self, before: u64) -> u64 {
+        self.memory_peak().saturating_sub(before)
+    }
+
     async fn wait_until_it_answers(&mut self) {
         let socket = self.socket();
         let mut listen = Value::Null;
