@@ -23,6 +23,7 @@ pub mod listen;
 pub mod logging;
 pub mod metrics;
 pub mod pool;
+pub mod proxy_protocol;
 pub mod reload;
 pub mod run;
 pub mod select;
