@@ -23,6 +23,7 @@ pub mod headers;
 pub mod listen;
 pub mod logging;
 pub mod metrics;
+pub mod patience;
 pub mod per_address;
 pub mod pool;
 pub mod proxy_protocol;
