@@ -17,6 +17,7 @@ pub mod edge;
 pub mod exchange;
 pub mod fault;
 pub mod forward;
+pub mod h2_frames;
 pub mod handshakes;
 pub mod head;
 pub mod headers;
