@@ -13,6 +13,7 @@ pub mod client_io;
 pub mod config;
 pub mod connection;
 pub mod demo;
+pub mod descriptors;
 pub mod edge;
 pub mod exchange;
 pub mod fault;
