@@ -10,6 +10,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::header::{self, HeaderValue};
 use http::{Method, StatusCode, Version};
+use mana_control::room::Place;
 use pingora::http::{RequestHeader, ResponseHeader};
 use pingora::protocols::http::ServerSession;
 use pingora::protocols::http::v1::client::HttpSession as UpstreamSession;
@@ -20,6 +21,7 @@ use crate::client_io::ClientIo;
 use crate::config::Timeouts;
 use crate::fault::Fault;
 use crate::headers::{Framing, ResponseRules, response_for_client, response_framing};
+use crate::patience::Patience;
 use crate::upstream_io::UpstreamIo;
 
 /// What one request needs of its surroundings while it is pumped.
@@ -38,6 +40,10 @@ pub struct Exchange<'a> {
     pub is_last: &'a (dyn Fn() -> bool + Send + Sync),
     /// The largest request body; `None` = unlimited.
     pub body_bytes_max: Option<u64>,
+    /// The slowest that a request body may come; 0 = any.
+    pub client_bytes_per_second: u32,
+    /// The request's place in the upstream, which an event stream gives back.
+    pub place: Option<Place>,
     /// The deadlines.
     pub timeouts: &'a Timeouts,
     /// What the site says of its responses.
@@ -103,7 +109,8 @@ impl Exchange<'_> {
             // Only a head that cannot be serialised fails here; writes themselves are always accepted.
             return self.failed(Fault::ClientMalformed);
         }
-        let mut pump = Pump::new(self.framing == Framing::Empty);
+        let patience = Patience::new(self.timeouts.client_stall, self.client_bytes_per_second);
+        let mut pump = Pump::new(self.framing == Framing::Empty, patience);
         let first_due = pump.due(self.timeouts);
         let sleep = tokio::time::sleep_until(first_due);
         tokio::pin!(sleep);
@@ -170,6 +177,9 @@ impl Exchange<'_> {
         read: Result<FromUpstream, Box<PingoraError>>,
     ) -> Option<Ended> {
         pump.upstream_moved_at = Instant::now();
+        if pump.head_received {
+            pump.patience.restore();
+        }
         match read {
             Ok(FromUpstream::Head) => self.head_event(upstream, pump).await,
             Ok(FromUpstream::Chunk(chunk)) => {
@@ -224,7 +234,15 @@ impl Exchange<'_> {
         }
         self.upstream_io.hand_out_all();
         pump.head_received = true;
-        pump.is_event_stream = is_event_stream(&head);
+        let is_event_stream = is_event_stream(&head);
+        if is_event_stream {
+            self.place = None;
+        }
+        let gap = match is_event_stream {
+            true => self.timeouts.stream_idle,
+            false => self.timeouts.response_stall,
+        };
+        pump.patience = Patience::new(gap, self.client_bytes_per_second);
         self.progress.first_byte = Some(pump.upstream_moved_at);
         let method = self.client.req_header().method.clone();
         let framing = response_framing(&head, &method, client_version);
@@ -265,9 +283,12 @@ impl Exchange<'_> {
         pump: &mut Pump,
         read: Result<Option<Bytes>, Box<PingoraError>>,
     ) -> Option<Ended> {
-        pump.client_moved_at = Instant::now();
+        let now = Instant::now();
+        let waited = now - pump.client_moved_at;
+        pump.client_moved_at = now;
         match read {
             Ok(Some(chunk)) => {
+                pump.patience.moved(waited, chunk.len());
                 self.progress.body_in += chunk.len() as u64;
                 if self
                     .body_bytes_max
@@ -283,6 +304,7 @@ impl Exchange<'_> {
             }
             Ok(None) => {
                 pump.request_done = true;
+                pump.patience.restore();
                 pump.upstream_moved_at = pump.client_moved_at;
                 match upstream.finish_body().await {
                     Ok(_) => None,
@@ -359,7 +381,8 @@ struct Pump {
     /// It is the upstream's turn: it does not read what was sent to it.
     waits_for_room: bool,
     head_received: bool,
-    is_event_stream: bool,
+    /// With the client that sends its body; once the head of the response is there, with both sides.
+    patience: Patience,
     /// Informational heads so far.
     informational: u32,
     /// Bytes may wait in the client's write buffer.
@@ -370,13 +393,13 @@ struct Pump {
 }
 
 impl Pump {
-    fn new(request_done: bool) -> Pump {
+    fn new(request_done: bool, patience: Patience) -> Pump {
         let now = Instant::now();
         Pump {
             request_done,
             waits_for_room: false,
             head_received: false,
-            is_event_stream: false,
+            patience,
             informational: 0,
             is_unflushed: false,
             client_moved_at: now,
@@ -404,20 +427,15 @@ impl Pump {
 
     fn next_deadline(&self, timeouts: &Timeouts) -> (Instant, Fault) {
         if self.head_received {
-            let gap = if self.is_event_stream {
-                timeouts.stream_idle
-            } else {
-                timeouts.response_stall
-            };
             let moved_at = self.upstream_moved_at.max(self.client_moved_at);
-            return (moved_at + gap, Fault::UpstreamTimedOut);
+            return (moved_at + self.patience.left(), Fault::UpstreamTimedOut);
         }
         if self.request_done || self.waits_for_room {
             let due = self.upstream_moved_at + timeouts.response_head;
             return (due, Fault::UpstreamTimedOut);
         }
         (
-            self.client_moved_at + timeouts.client_stall,
+            self.client_moved_at + self.patience.left(),
             Fault::ClientStalled,
         )
     }

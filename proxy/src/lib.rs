@@ -32,6 +32,7 @@ pub mod proxy_protocol;
 pub mod reload;
 pub mod run;
 pub mod select;
+pub mod stall;
 #[cfg(test)]
 mod testing;
 pub mod tls;

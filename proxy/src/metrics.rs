@@ -68,7 +68,7 @@ impl Metrics {
             )?,
             rejects: counter(
                 "mana_proxy_rejects_total",
-                "How often a limit was reached before there was a request to forward, by limit.",
+                "How often a limit was reached, by limit.",
                 &["limit"],
             )?,
             retries: register(
@@ -157,6 +157,9 @@ impl Metrics {
         self.requests.with_label_values(&[site, slot, class]).inc();
         if let Some(fault) = record.fault {
             self.faults.with_label_values(&[site, fault.name()]).inc();
+            if let Some(limit) = fault.limit() {
+                self.reject(limit);
+            }
         }
         if !record.is_tunnel() {
             self.durations

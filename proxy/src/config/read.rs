@@ -21,6 +21,7 @@ use super::{AccessLog, AccessLogTarget, Admin, Config, Control, Limits, Listen, 
 const WORKERS_MAX: usize = 256;
 const LOG_LINES_MAX: usize = 1_000_000;
 const CONNECTIONS_MAX: usize = 1_000_000;
+const RATE_MAX: u32 = 1_000_000;
 const REQUESTS_MAX: usize = 1_000_000_000;
 const KIB: u64 = 1 << 10;
 const MIB: u64 = 1 << 20;
@@ -215,6 +216,7 @@ fn read_timeouts(mut section: Section<'_>) -> Timeouts {
         response_stall: wait("response_stall", default.response_stall),
         stream_idle: wait("stream_idle", default.stream_idle),
         upstream_idle: wait("upstream_idle", default.upstream_idle),
+        queue_wait: wait("queue_wait", default.queue_wait),
         h2_drain: wait("h2_drain", default.h2_drain),
     };
     if timeouts.connect > timeouts.connect_total {
@@ -234,6 +236,46 @@ fn read_limits(mut section: Section<'_>) -> Limits {
             "connections",
             default.connections,
             values::count(1..=CONNECTIONS_MAX),
+        ),
+        connections_per_address: section.or(
+            "connections_per_address",
+            default.connections_per_address,
+            values::count(1..=CONNECTIONS_MAX),
+        ),
+        requests_per_address: section.or(
+            "requests_per_address",
+            default.requests_per_address,
+            values::count(0..=RATE_MAX),
+        ),
+        requests_burst: section.or(
+            "requests_burst",
+            default.requests_burst,
+            values::count(1..=10 * RATE_MAX),
+        ),
+        handshakes: section.or(
+            "handshakes",
+            default.handshakes,
+            values::count(1..=CONNECTIONS_MAX),
+        ),
+        client_bytes_per_second: section.or(
+            "client_bytes_per_second",
+            default.client_bytes_per_second,
+            values::count(0..=RATE_MAX),
+        ),
+        h2_control_frames: section.or(
+            "h2_control_frames",
+            default.h2_control_frames,
+            values::count(100..=RATE_MAX),
+        ),
+        in_flight_per_upstream: section.or(
+            "in_flight_per_upstream",
+            default.in_flight_per_upstream,
+            values::count(1..=CONNECTIONS_MAX),
+        ),
+        queue_per_upstream: section.or(
+            "queue_per_upstream",
+            default.queue_per_upstream,
+            values::count(0..=CONNECTIONS_MAX),
         ),
         head_bytes: section
             .optional("head_bytes", values::size(KIB..=MIB))
@@ -263,6 +305,11 @@ fn read_limits(mut section: Section<'_>) -> Limits {
             values::count(1..=CONNECTIONS_MAX),
         ),
     };
+    if limits.requests_burst < limits.requests_per_address {
+        let reason =
+            "one second has more than it permits at once: requests_burst >= requests_per_address";
+        section.fault("requests_burst", reason);
+    }
     section.finish();
     limits
 }

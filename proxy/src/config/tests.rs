@@ -88,6 +88,7 @@ fn the_deployed_file_is_valid_and_shows_the_defaults() {
         .collect();
     let spelt_out = parse(&uncommented.join("\n"));
     assert_eq!(spelt_out.timeouts, Timeouts::default());
+    assert_eq!(spelt_out.client, ClientRules::default());
     let but_the_body = Limits {
         body_bytes: None,
         ..spelt_out.limits

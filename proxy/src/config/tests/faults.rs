@@ -40,6 +40,8 @@ const FAULTS_OF_APPENDED: &[(&str, &str)] = &[
     ("health.expect = 600", "10: site.health.expect: 600 is out of range: it has to be from 100 to 599"),
     ("health = { pass = 4 }", "10: site.health.pass: 4 of 3 probes cannot pass: pass <= of"),
     ("[timeouts]\nconnect = \"5s\"", "11: timeouts.connect: one attempt cannot take longer than all of them: connect <= connect_total"),
+    ("[limits]\nrequests_burst = 199", "11: limits.requests_burst: one second has more than it permits at once: requests_burst >= requests_per_address"),
+    ("[limits]\nh2_control_frames = 10", "11: limits.h2_control_frames: 10 is out of range: it has to be from 100 to 1000000"),
     // words and forms
     ("initial = \"red\"", "10: site.initial: \"red\" is no slot: it is blue or green"),
     ("health.method = \"POST\"", "10: site.health.method: \"POST\" is no method of a probe: write GET or HEAD"),
