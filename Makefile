@@ -4,13 +4,14 @@ CARGO ?= cargo
 # What a build needs beside Rust, a C compiler and make; and what the tests run against.
 BUILD_TOOLS = cmake
 TEST_TOOLS  = promtool
-BENCH_TOOLS = nginx wrk h2load
+BENCH_TOOLS = nginx wrk h2load ab
 
 package_cmake    = cmake
 package_promtool = prometheus
 package_nginx    = nginx-light
 package_wrk      = wrk
 package_h2load   = nghttp2-client
+package_ab       = apache2-utils
 
 .PHONY: run build test bench lint doc clean help
 

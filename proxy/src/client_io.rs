@@ -130,7 +130,6 @@ impl ClientIo {
     pub async fn read_ahead(&self) -> io::Result<usize> {
         std::future::poll_fn(|cx| {
             let inner = &mut *self.lock();
-            inner.read.reserve(READ_AHEAD_BYTES);
             poll_read_into(&mut inner.transport, &mut inner.read, cx)
         })
         .await
@@ -341,15 +340,12 @@ fn poll_read_chunk<R: AsyncRead>(
     into: &mut BytesMut,
     cx: &mut Context<'_>,
 ) -> Poll<io::Result<usize>> {
-    let start = into.len();
-    let end = start + READ_AHEAD_BYTES;
-    into.resize(end, 0);
-    let mut buf = ReadBuf::new(&mut into[start..]);
-    let polled = reader.poll_read(cx, &mut buf);
-    let count = buf.filled().len();
-    into.truncate(start + count);
-    ready!(polled)?;
-    Poll::Ready(Ok(count))
+    // On the stack and not zeroed: most polls find nothing, and what they find is short.
+    let mut room = [std::mem::MaybeUninit::uninit(); READ_AHEAD_BYTES];
+    let mut buf = ReadBuf::uninit(&mut room);
+    ready!(reader.poll_read(cx, &mut buf))?;
+    into.extend_from_slice(buf.filled());
+    Poll::Ready(Ok(buf.filled().len()))
 }
 
 // === impl pingora's IO for ClientIo ===
@@ -456,10 +452,10 @@ impl fmt::Debug for ClientIo {
 /// Bytes read at a time for a request head; most heads fit.
 const READ_AHEAD_BYTES: usize = 4096;
 /// A read buffer above this is given back once it is empty, so that an idle connection costs little.
-const READ_KEEP_BYTES: usize = 0;
+const READ_KEEP_BYTES: usize = 1024;
 /// Bytes that wait for a flush: one TLS record.
 const WRITE_BUFFER_BYTES: usize = 16 * 1024;
 /// A write buffer above this is given back once it is empty.
-const WRITE_KEEP_BYTES: usize = 0;
+const WRITE_KEEP_BYTES: usize = 2048;
 /// Bytes of later requests that are read while one is being answered.
 const READ_AHEAD_MAX: usize = 16 * 1024;

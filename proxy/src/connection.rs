@@ -4,6 +4,7 @@
 //! a client is never cut off from a response by bytes that it was still sending.
 
 use std::net::SocketAddr;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -128,9 +129,16 @@ async fn introduced(
 async fn serve_h1(connection: &Connection, worker: &Arc<Worker>) {
     let io = &connection.io;
     let mut served = 0;
+    // On the way out a connection at rest has `REST_WHEN_DRAINING`: a request that is on its way meets an open
+    // connection, and its response says that it was the last one. One future for all rests of the connection.
+    let draining = async {
+        worker.shared.reached(Phase::Draining).await;
+        tokio::time::sleep(REST_WHEN_DRAINING).await;
+    };
+    tokio::pin!(draining);
     loop {
         let settings = worker.shared.settings.load_full();
-        let end = match read_head(io, worker, &settings, served == 0).await {
+        let end = match read_head(io, &settings, served == 0, draining.as_mut()).await {
             HeadRead::Complete(end) => end,
             HeadRead::Over => return close(io).await,
             HeadRead::Refused(fault) => {
@@ -189,9 +197,9 @@ enum HeadRead {
 /// byte a head has `timeouts.request_head` in total, however it trickles.
 async fn read_head(
     io: &ClientIo,
-    worker: &Worker,
     settings: &Settings,
     is_first: bool,
+    mut draining: Pin<&mut impl Future<Output = ()>>,
 ) -> HeadRead {
     let limits = HeadLimits {
         head_bytes: settings.limits.head_bytes,
@@ -222,30 +230,17 @@ async fn read_head(
                 Err(_) if length == 0 => return HeadRead::Over,
                 Err(_) => return HeadRead::TimedOut,
             },
-            None => match rest(io, worker, settings.timeouts.idle).await {
-                Some(read) => read,
-                None => return HeadRead::Over,
+            None => tokio::select! {
+                biased;
+                read = io.read_ahead() => read,
+                () = tokio::time::sleep(settings.timeouts.idle) => return HeadRead::Over,
+                () = draining.as_mut() => return HeadRead::Over,
             },
         };
         match read {
             Ok(0) | Err(_) => return HeadRead::Over,
             Ok(_) => {}
         }
-    }
-}
-
-/// Waits for the first byte of the next request. On the way out a connection at rest has [`REST_WHEN_DRAINING`]: a
-/// request that is on its way meets an open connection, and its response says that it was the last one.
-async fn rest(io: &ClientIo, worker: &Worker, idle: Duration) -> Option<std::io::Result<usize>> {
-    let draining = async {
-        worker.shared.reached(Phase::Draining).await;
-        tokio::time::sleep(REST_WHEN_DRAINING).await;
-    };
-    tokio::select! {
-        biased;
-        read = io.read_ahead() => Some(read),
-        () = tokio::time::sleep(idle) => None,
-        () = draining => None,
     }
 }
 
@@ -354,7 +349,7 @@ async fn serve_h2(connection: Arc<Connection>, worker: Arc<Worker>, settings: &S
                     is_going_away = true;
                     h2.graceful_shutdown();
                 }
-                spawn_stream(session, &connection, &worker, &active, settings);
+                spawn_stream(session, &connection, &worker, &active);
             }
             Ok(Some(H2Accept::Rejected)) => {
                 malformed += 1;
@@ -380,10 +375,8 @@ fn spawn_stream(
     connection: &Arc<Connection>,
     worker: &Arc<Worker>,
     active: &Arc<Active>,
-    settings: &Settings,
 ) {
-    let mut session = ServerSession::new_http2(session);
-    session.set_write_timeout(Some(settings.timeouts.client_stall));
+    let session = ServerSession::new_http2(session);
     let connection = Arc::clone(connection);
     let worker = Arc::clone(worker);
     let one = ActiveOne::count(active);

@@ -15,7 +15,7 @@ use pingora::http::{RequestHeader, ResponseHeader};
 use pingora::protocols::http::ServerSession;
 use pingora::protocols::http::v1::client::HttpSession as UpstreamSession;
 use pingora::{Error as PingoraError, ErrorType};
-use tokio::time::{Instant, Sleep};
+use tokio::time::{Instant, Sleep, timeout};
 
 use crate::client_io::ClientIo;
 use crate::config::Timeouts;
@@ -200,27 +200,25 @@ impl Exchange<'_> {
         upstream: &mut UpstreamSession,
         pump: &mut Pump,
     ) -> Option<Ended> {
-        let head = match upstream.resp_header() {
-            Some(head) => head.clone(),
-            None => return Some(self.failed(Fault::UpstreamMalformed)),
+        let Some(head) = upstream.resp_header() else {
+            return Some(self.failed(Fault::UpstreamMalformed));
         };
-        if head.status == StatusCode::SWITCHING_PROTOCOLS {
-            return Some(self.upgrade_event(&head).await);
+        let status = head.status;
+        if status == StatusCode::SWITCHING_PROTOCOLS {
+            let rules = self.response_rules;
+            let ours = response_for_client(head, Framing::Empty, rules, self.request_id);
+            return Some(self.upgrade_event(ours).await);
         }
         let client_version = self.client.req_header().version;
-        if head.status.is_informational() {
+        if status.is_informational() {
             pump.informational += 1;
             if pump.informational > INFORMATIONAL_MAX {
                 return Some(self.failed(Fault::UpstreamMalformed));
             }
             // HTTP/1.0 knows none (RFC 9110 s15.2); the HTTP/2 session cannot send them.
             if client_version == Version::HTTP_11 {
-                let info = response_for_client(
-                    &head,
-                    Framing::Empty,
-                    self.response_rules,
-                    self.request_id,
-                );
+                let rules = self.response_rules;
+                let info = response_for_client(head, Framing::Empty, rules, self.request_id);
                 // The session takes any head before the end of the body for the last one and would close.
                 let keepalive = self.client.get_keepalive();
                 if self.send_head(info).await.is_err() {
@@ -234,7 +232,7 @@ impl Exchange<'_> {
         }
         self.upstream_io.hand_out_all();
         pump.head_received = true;
-        let is_event_stream = is_event_stream(&head);
+        let is_event_stream = is_event_stream(head);
         if is_event_stream {
             self.place = None;
         }
@@ -244,13 +242,12 @@ impl Exchange<'_> {
         };
         pump.patience = Patience::new(gap, self.client_bytes_per_second);
         self.progress.first_byte = Some(pump.upstream_moved_at);
-        let method = self.client.req_header().method.clone();
-        let framing = response_framing(&head, &method, client_version);
+        let framing = response_framing(head, &self.client.req_header().method, client_version);
         if (self.is_last)() || framing == Framing::UntilClose {
             self.client.set_keepalive(None);
         }
-        let ours = response_for_client(&head, framing, self.response_rules, self.request_id);
-        self.progress.status = Some(head.status);
+        let ours = response_for_client(head, framing, self.response_rules, self.request_id);
+        self.progress.status = Some(status);
         if self.send_head(ours).await.is_err() {
             return Some(Ended::Cut(Fault::ClientGone));
         }
@@ -262,14 +259,13 @@ impl Exchange<'_> {
     }
 
     /// RFC 9110 s7.8: a 101 is valid only as the answer to an upgrade that was asked for.
-    async fn upgrade_event(&mut self, head: &ResponseHeader) -> Ended {
+    async fn upgrade_event(&mut self, ours: ResponseHeader) -> Ended {
         if !self.is_upgrade {
             return self.failed(Fault::UpstreamMalformed);
         }
         self.upstream_io.hand_out_all();
         self.progress.first_byte = Some(Instant::now());
-        self.progress.status = Some(head.status);
-        let ours = response_for_client(head, Framing::Empty, self.response_rules, self.request_id);
+        self.progress.status = Some(ours.status);
         match self.send_head(ours).await {
             Ok(()) => Ended::Upgraded,
             Err(_) => Ended::Cut(Fault::ClientGone),
@@ -337,10 +333,16 @@ impl Exchange<'_> {
             let piece = rest.split_to(rest.len().min(PIECE_BYTES_MAX));
             let count = piece.len() as u64;
             let is_last = is_last && rest.is_empty();
-            self.client
-                .write_response_body(piece, is_last)
-                .await
-                .map_err(|_| Fault::ClientGone)?;
+            let is_h2 = self.client.is_http2();
+            let written = self.client.write_response_body(piece, is_last);
+            let written = match is_h2 {
+                // A stream waits for the client's window. Over HTTP/1 the connection watches its own writes.
+                true => timeout(self.timeouts.client_stall, written)
+                    .await
+                    .map_err(|_| Fault::ClientStalled)?,
+                false => written.await,
+            };
+            written.map_err(|_| Fault::ClientGone)?;
             self.progress.body_out += count;
             if rest.is_empty() {
                 return Ok(());

@@ -154,7 +154,7 @@ impl Request<'_> {
             Verdict::Refuse { status, reason } => self.refuse(status, reason).await,
             Verdict::Forward(site) => match self.forward(site, &authority).await {
                 Ok(finish) => finish,
-                Err(fault) => self.fail(fault).await,
+                Err(fault) => Box::pin(self.fail(fault)).await,
             },
         }
     }
@@ -276,7 +276,9 @@ impl Request<'_> {
                     return Ok(Finish::Session);
                 }
                 Ended::Upgraded => {
-                    return self.tunnel(reached.connected.io, entry, &settings).await;
+                    // Boxed, as what follows a failure is: a request that needs neither does not carry their weight.
+                    let io = reached.connected.io;
+                    return Box::pin(self.tunnel(io, entry, &settings)).await;
                 }
                 Ended::Cut(fault) => {
                     self.record.fault = Some(fault);

@@ -4,6 +4,7 @@
 //! benches can reach it; the product is the binary `mana-proxy`.
 
 pub mod access;
+pub mod access_log;
 pub mod admin;
 pub mod answer;
 pub mod certificates;

@@ -18,7 +18,7 @@ use serde_json::{Map, Value, json};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
 
-use crate::access::AccessLog;
+use crate::access_log::AccessLog;
 use crate::admin;
 use crate::certificates::load_bundles;
 use crate::config::{Config, SiteConfig};
@@ -66,7 +66,7 @@ pub enum RunError {
     Admin(#[from] admin::AdminError),
     /// The access log cannot be opened.
     #[error(transparent)]
-    AccessLog(#[from] crate::access::OpenError),
+    AccessLog(#[from] crate::access_log::OpenError),
 }
 
 /// Where the daemon listens; ports are never 0.

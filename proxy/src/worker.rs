@@ -13,7 +13,8 @@ use arc_swap::ArcSwap;
 use mana_control::Published;
 use tokio::sync::{mpsc, watch};
 
-use crate::access::{AccessLog, Record};
+use crate::access::Record;
+use crate::access_log::AccessLog;
 use crate::client_address::{ClientRules, counted_under};
 use crate::config::{Limits, Timeouts};
 use crate::connection;
@@ -21,7 +22,7 @@ use crate::descriptors::Descriptors;
 use crate::edge::{HttpsPort, Scheme};
 use crate::handshakes::Handshakes;
 use crate::listen::Begins;
-use crate::metrics::Metrics;
+use crate::metrics::{KnownCounters, Metrics};
 use crate::per_address::{ConnectionCounts, Counted, RequestRates};
 use crate::pool::Pool;
 use crate::tls::Keyring;
@@ -202,6 +203,7 @@ pub struct Worker {
     pub shared: Arc<Shared>,
     /// This worker's upstream connections at rest.
     pub pool: Pool,
+    known_counters: KnownCounters,
 }
 
 impl Worker {
@@ -212,7 +214,7 @@ impl Worker {
 
     /// Counts and logs a request that is over.
     pub fn finished(&self, record: Record) {
-        self.shared.metrics.finished(&record);
+        self.shared.metrics.finished(&record, &self.known_counters);
         self.shared.access.write(&record);
     }
 }
@@ -251,6 +253,7 @@ async fn run(shared: Arc<Shared>, mut connections: mpsc::Receiver<Accepted>) {
     let worker = Arc::new(Worker {
         shared,
         pool: Pool::default(),
+        known_counters: KnownCounters::default(),
     });
     let mut sweep = tokio::time::interval(SWEEP_INTERVAL);
     sweep.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Skip);

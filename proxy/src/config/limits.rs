@@ -79,7 +79,7 @@ pub struct Limits {
     /// (<https://www.rfc-editor.org/rfc/rfc9113#section-6.5.2>). Lower makes pages with many parts load in steps,
     /// higher lets one connection occupy the upstream.
     pub h2_streams: u32,
-    /// `pool_idle_per_upstream`, default 64, 0 to 10000: unused connections kept for each upstream by each worker.
+    /// `pool_idle_per_upstream`, default 256, 0 to 10000: unused connections kept for each upstream by each worker.
     ///
     /// 0 is a new connection for every request. Too high holds sockets in the upstream for a peak that is over;
     /// `upstream_idle` lets them go soon in any case.
@@ -115,7 +115,7 @@ impl Default for Limits {
             body_bytes: None,
             requests_per_connection: 10_000,
             h2_streams: 100,
-            pool_idle_per_upstream: 64,
+            pool_idle_per_upstream: 256,
             attempts: 3,
             tunnels: 10_000,
         }
