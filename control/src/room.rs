@@ -64,6 +64,13 @@ impl Default for Room {
 }
 
 impl Room {
+    /// Enters if there is a place and nobody waits for it.
+    pub fn try_enter(self: &Arc<Room>, places: usize) -> Option<Place> {
+        self.resize(places);
+        let permit = Arc::clone(&self.free).try_acquire_owned().ok()?;
+        Some(self.place(permit))
+    }
+
     /// Enters, now or after a wait.
     ///
     /// # Errors
@@ -72,9 +79,8 @@ impl Room {
     /// # Cancel safety
     /// A dropped future has left the queue; a place that was about to be its goes to the next.
     pub async fn enter(self: &Arc<Room>, limits: RoomLimits) -> Result<Place, NoPlace> {
-        self.resize(limits.places);
-        if let Ok(permit) = Arc::clone(&self.free).try_acquire_owned() {
-            return Ok(self.place(permit));
+        if let Some(place) = self.try_enter(limits.places) {
+            return Ok(place);
         }
         let Some(_waiting) = Waiting::count(self, limits.waiting_max) else {
             return Err(NoPlace::QueueFull);

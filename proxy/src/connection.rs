@@ -14,6 +14,7 @@ use pingora::protocols::http::ServerSession;
 use pingora::protocols::http::v2::server::{H2Accept, H2Options, HttpSession as H2Session};
 use pingora::protocols::http::v2::server::{default_h2_options, handshake as h2_handshake};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::sync::Notify;
 use tokio::time::{Instant, timeout, timeout_at};
 
 use crate::access::Record;
@@ -43,7 +44,7 @@ pub async fn serve(accepted: Accepted, worker: Arc<Worker>) {
     let (peer, _counted) = match accepted.begins {
         Begins::Plainly => (accepted.peer, accepted.counted),
         Begins::WithProxyHead => {
-            match introduced(&mut tcp, accepted.peer, &worker, &settings).await {
+            match Box::pin(introduced(&mut tcp, accepted.peer, &worker, &settings)).await {
                 Some(introduced) => introduced,
                 None => return,
             }
@@ -87,6 +88,7 @@ pub async fn serve(accepted: Accepted, worker: Arc<Worker>) {
         peer,
         // An address has only bytes that are valid in a field.
         client_ip: HeaderValue::from_str(&ip).unwrap_or_else(|_| HeaderValue::from_static("")),
+        let_go: Notify::new(),
         io,
     });
     if connection.io.is_h2() {
@@ -323,6 +325,11 @@ async fn serve_h2(connection: Arc<Connection>, worker: Arc<Worker>, settings: &S
                 h2.graceful_shutdown();
                 continue;
             }
+            () = connection.let_go.notified(), if !is_going_away => {
+                is_going_away = true;
+                h2.graceful_shutdown();
+                continue;
+            }
             next = H2Session::from_h2_conn(&mut h2, Arc::clone(&digest)) => next,
             () = connection.io.flooded() => {
                 worker.shared.metrics.reject("h2_control_frames");
@@ -358,8 +365,25 @@ async fn serve_h2(connection: Arc<Connection>, worker: Arc<Worker>, settings: &S
                     return;
                 }
             }
-            Ok(None) | Err(_) => return,
+            Ok(None) => return,
+            Err(error) => {
+                if let Some(limit) = broken_rule(&error) {
+                    worker.shared.metrics.reject(limit);
+                }
+                return;
+            }
         }
+    }
+}
+
+/// What the codec ended a connection for: more of something than it takes (resets, CONTINUATION, empty DATA, heads that
+/// unpack to more than they may), or frames that are none.
+fn broken_rule(error: &pingora::Error) -> Option<&'static str> {
+    let error = error.root_cause().downcast_ref::<h2::Error>()?;
+    let reason = error.reason().filter(|_| error.is_library())?;
+    match reason {
+        h2::Reason::ENHANCE_YOUR_CALM => Some("h2_flood"),
+        _ => Some("h2_malformed"),
     }
 }
 

@@ -15,6 +15,7 @@ use mana_control::room::{NoPlace, Place, RoomLimits};
 use mana_control::{Mode, Site, Slot};
 use pingora::http::RequestHeader;
 use pingora::protocols::http::ServerSession;
+use tokio::sync::Notify;
 
 use crate::access::{Record, Served};
 use crate::answer::{Answer, error_page, redirect};
@@ -44,6 +45,8 @@ pub struct Connection {
     pub peer: SocketAddr,
     /// `peer` without its port, as upstreams are told it.
     pub client_ip: HeaderValue,
+    /// Asks an HTTP/2 connection to take no new streams: its client let one stall.
+    pub let_go: Notify,
 }
 
 /// What becomes of a HTTP/1 connection after a request.
@@ -130,7 +133,7 @@ impl Request<'_> {
         if let Err(come_back) = self.count() {
             self.worker.shared.metrics.reject("requests_per_address");
             let (status, after_s) = (StatusCode::TOO_MANY_REQUESTS, Some(come_back.after_s));
-            return self.page(status, "too many requests", after_s).await;
+            return Box::pin(self.page(status, "too many requests", after_s)).await;
         }
         let Some(authority) = authority_of(self.session.req_header()) else {
             return self
@@ -345,7 +348,11 @@ impl Request<'_> {
                 attempts.entered = candidate.slot;
                 self.worker.shared.metrics.backup_used(site);
             }
-            let place = attempts.wait_for_place(&candidate, settings).await?;
+            let places = settings.limits.in_flight_per_upstream;
+            let place = match candidate.upstream.room.try_enter(places) {
+                Some(place) => place,
+                None => Box::pin(attempts.wait_for_place(&candidate, settings)).await?,
+            };
             let idle_max = settings.timeouts.upstream_idle;
             if !is_new_wanted
                 && let Some(connected) = reuse(&self.worker.pool, &candidate.upstream, idle_max)
@@ -412,6 +419,10 @@ impl Request<'_> {
         if fault.blame() == Blame::Client {
             // What it still sends is not to be trusted, or not to be waited for.
             self.session.set_keepalive(None);
+        }
+        if fault == Fault::ClientStalled {
+            // What the line above is for HTTP/1: a connection that went silent is not kept for its idle time as well.
+            self.connection.let_go.notify_one();
         }
         self.page(fault.status(), &fault.to_string(), fault.retry_after_s())
             .await

@@ -9,7 +9,7 @@ use tokio::net::{TcpSocket, TcpStream};
 use tokio::time::{MissedTickBehavior, interval};
 
 use crate::support::client::tls::{Offer, connect};
-use crate::support::{ConfigBuilder, H1, H2, HOST, Stage, within};
+use crate::support::{ConfigBuilder, H1, H2, HOST, Stage, eventually, within};
 
 /// Between two bytes of a client that trickles.
 const TRICKLE: Duration = Duration::from_millis(20);
@@ -44,7 +44,7 @@ async fn one_address_has_so_many_connections_and_others_have_theirs() {
     assert_eq!(other.get("/").await.status, 301);
     assert_eq!(first.get("/").await.status, 301);
     drop(second);
-    crate::support::eventually("there is room again", async || {
+    eventually("there is room again", async || {
         let mut again = H1::over(from("127.0.0.3", http).await);
         again.try_request("GET", "/", "", b"").await.is_ok()
     })
@@ -147,6 +147,9 @@ async fn a_body_that_trickles_is_answered_408() {
 async fn an_h2_body_that_trickles_is_answered_408() {
     let stage = Stage::with(impatient).await;
     let client = stage.h2().await;
+    let held = H2::to("/hold").body(()).unwrap();
+    let (held, mut nothing) = client.begin(held).await.unwrap();
+    nothing.send_data(Bytes::new(), true).unwrap();
     let request = H2::to("/sink").method("POST").body(()).unwrap();
     let (response, mut body) = client.begin(request).await.unwrap();
     let mut response = Box::pin(crate::support::client::read(response));
@@ -160,6 +163,11 @@ async fn an_h2_body_that_trickles_is_answered_408() {
         }
     };
     assert_eq!(response.status, 408);
+    // The connection ends as well, in good order: what else it carries is answered.
+    stage.blue.release();
+    let held = within("the held answer", crate::support::client::read(held)).await;
+    assert_eq!(held.unwrap().text(), "blue");
+    eventually("the connection is over", async || client.is_closed()).await;
     stage.proxy.wait_until_idle().await;
 }
 
@@ -209,7 +217,7 @@ async fn a_reader_that_takes_a_byte_now_and_then_is_let_go_of() {
             }
         }
     }
-    crate::support::eventually("it is counted", async || {
+    eventually("it is counted", async || {
         stage.proxy.rejects("client_stall").await == 1
     })
     .await;
@@ -259,10 +267,62 @@ async fn a_flood_of_h2_control_frames_ends_with_a_word() {
         if let Some((GOAWAY, code)) = last {
             assert_eq!(code, Some(ENHANCE_YOUR_CALM));
         }
-        let counted = stage.proxy.rejects("h2_control_frames").await;
-        assert_eq!(counted, count as u64 + 1);
+        eventually("it is counted", async || {
+            stage.proxy.rejects("h2_control_frames").await == count as u64 + 1
+        })
+        .await;
     }
     assert_eq!(stage.h2().await.get("/").await.text(), "blue");
+}
+
+#[tokio::test]
+async fn a_flood_of_cancelled_streams_and_one_of_continuations_are_counted() {
+    let stage = Stage::start().await;
+    // Indexed fields: GET, https, /; the host is a literal.
+    let mut head = vec![0x82, 0x87, 0x84, 0x41, 7];
+    head.extend(HOST.as_bytes());
+    let frame = |kind: u8, flags: u8, stream: u32, payload: &[u8]| {
+        let length = u32::try_from(payload.len()).unwrap().to_be_bytes();
+        let header = [&length[1..], &[kind, flags], &stream.to_be_bytes()].concat();
+        [&header, payload].concat()
+    };
+    let cancelled = (0..5000).flat_map(|number| {
+        let stream = 2 * number + 1;
+        [
+            frame(1, 5, stream, &head),
+            frame(3, 0, stream, &[0, 0, 0, 8]),
+        ]
+        .concat()
+    });
+    let cancelled: Vec<u8> = cancelled.collect();
+    // A field of 4000 bytes, again and again.
+    let field = [&[0, 1, b'x', 0x7f, 0xa1, 0x1e][..], &[b'y'; 4000]].concat();
+    let mut continued = frame(1, 0, 1, &head);
+    for _ in 0..200 {
+        continued.extend(frame(9, 0, 1, &field));
+    }
+    for (count, flood) in [cancelled, continued].into_iter().enumerate() {
+        let tls = connect(stage.proxy.https(), &Offer::h2(HOST))
+            .await
+            .unwrap();
+        let (mut reader, mut writer) = tokio::io::split(tls);
+        let writing = tokio::spawn(async move {
+            writer.write_all(&[PREFACE, &flood].concat()).await.ok();
+            writer.flush().await.ok();
+            writer
+        });
+        let mut rest = Vec::new();
+        within("the end of the flood", reader.read_to_end(&mut rest))
+            .await
+            .ok();
+        drop(writing.await.unwrap());
+        eventually("it is counted", async || {
+            stage.proxy.rejects("h2_flood").await == count as u64 + 1
+        })
+        .await;
+    }
+    assert_eq!(stage.h2().await.get("/").await.text(), "blue");
+    stage.proxy.wait_until_idle().await;
 }
 
 #[tokio::test]
