@@ -22,6 +22,7 @@ use mana_control::{Site, Slot, Upstream};
 use pingora::http::RequestHeader;
 use serde::Serialize;
 
+use crate::client_address::Client;
 use crate::exchange::Progress;
 use crate::fault::Fault;
 use crate::forward::Connection;
@@ -110,6 +111,11 @@ impl Record {
     pub fn refused_with(&mut self, status: StatusCode, body_out: usize) {
         let body_out = body_out as u64;
         self.served = Served::Here { status, body_out };
+    }
+
+    /// Who the client is, where the peer is not.
+    pub fn client(&mut self, client: &Client) {
+        self.client = client.text.clone();
     }
 
     /// The site that the request is for.

@@ -70,7 +70,7 @@ impl Metrics {
             )?,
             rejects: counter(
                 "mana_proxy_rejects_total",
-                "How often a limit was reached before there was a request to forward, by limit.",
+                "How often a limit was reached, by limit.",
                 &["limit"],
             )?,
             retries: register(
@@ -156,6 +156,9 @@ impl Metrics {
         let site = record.site_name().unwrap_or_default();
         if let Some(fault) = record.fault {
             self.faults.with_label_values(&[site, fault.name()]).inc();
+            if let Some(limit) = fault.limit() {
+                self.reject(limit);
+            }
         }
         let mut known = known.0.lock().unwrap_or_else(PoisonError::into_inner);
         if !known.contains_key(site) {

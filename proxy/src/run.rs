@@ -22,9 +22,12 @@ use crate::access_log::AccessLog;
 use crate::admin;
 use crate::certificates::load_bundles;
 use crate::config::{Config, SiteConfig};
+use crate::descriptors::Descriptors;
 use crate::edge::{HttpsPort, Scheme};
-use crate::listen::{Listener, Seat, accept, bind};
+use crate::handshakes::Handshakes;
+use crate::listen::{Begins, Listener, Seat, accept, bind};
 use crate::metrics::Metrics;
+use crate::per_address::RequestRates;
 use crate::reload::FromFile;
 use crate::tls::Keyring;
 use crate::worker::{self, Phase, Settings, Shared};
@@ -129,7 +132,7 @@ async fn serve<F>(
 where
     F: Future<Output = ()>,
 {
-    raise_file_limit(config.limits.connections);
+    let descriptors = Descriptors::of_limit(raise_file_limit(config.limits.connections));
     let metrics = Arc::new(Metrics::new()?);
     let keyring = Arc::new(Keyring::new()?);
     let bundles = load_bundles(&config.sites, &keyring, &metrics, SystemTime::now())?;
@@ -161,6 +164,10 @@ where
         access,
         phase: phase_watch,
         connections: worker::Connections::default(),
+        connection_counts: Arc::default(),
+        request_rates: RequestRates::default(),
+        handshakes: Handshakes::default(),
+        descriptors,
     });
     let mut signals = Signals::listen()?;
     let shutdown_deadline = config.server.shutdown_deadline;
@@ -199,6 +206,7 @@ pub fn settings_of(config: &Config) -> Settings {
     Settings {
         timeouts: config.timeouts.clone(),
         limits: config.limits.clone(),
+        client: config.client.clone(),
     }
 }
 
@@ -230,7 +238,13 @@ fn bind_all(config: &Config) -> Result<Vec<Listener>, RunError> {
         .iter()
         .map(|address| (address, Scheme::Https));
     http.chain(https)
-        .map(|(address, scheme)| Ok(bind(*address, scheme)?))
+        .map(|(address, scheme)| {
+            let begins = match config.listen.proxy_protocol.contains(address) {
+                true => Begins::WithProxyHead,
+                false => Begins::Plainly,
+            };
+            Ok(bind(*address, scheme, begins)?)
+        })
         .collect()
 }
 
@@ -255,20 +269,25 @@ fn announce(bound: &Bound, workers: usize) {
     tracing::info!(workers, version = env!("CARGO_PKG_VERSION"), "serving");
 }
 
-/// A connection takes two descriptors while it is forwarded. A limit that stays lower is said, not hidden: at it, new
-/// connections wait in the kernel's queue.
-fn raise_file_limit(connections: usize) {
+/// A connection takes two descriptors while it is forwarded. A limit that stays lower is said, not hidden: near it, new
+/// connections wait in the kernel's queue. Returns what the limit is.
+fn raise_file_limit(connections: usize) -> u64 {
     let wanted = connections as u64 * 2 + FILES_BESIDE;
     match rlimit::increase_nofile_limit(wanted) {
-        Ok(limit) if limit < wanted => {
-            tracing::info!(
-                limit,
-                wanted,
-                "fewer file descriptors than limits.connections may need"
-            );
+        Ok(limit) => {
+            if limit < wanted {
+                tracing::info!(
+                    limit,
+                    wanted,
+                    "fewer file descriptors than limits.connections may need"
+                );
+            }
+            limit
         }
-        Ok(_) => {}
-        Err(error) => tracing::warn!(%error, "cannot raise the limit of file descriptors"),
+        Err(error) => {
+            tracing::warn!(%error, "cannot raise the limit of file descriptors");
+            rlimit::getrlimit(rlimit::Resource::NOFILE).map_or(wanted, |(soft, _)| soft)
+        }
     }
 }
 

@@ -7,6 +7,7 @@
 mod support;
 
 mod bodies;
+mod clients;
 mod control;
 mod crash;
 mod cutover;
@@ -18,9 +19,12 @@ mod harness;
 mod headers;
 mod lifecycle;
 mod limits;
+mod limits_clients;
+mod limits_process;
 mod malformed;
 mod modes;
 mod observability;
+mod proxy_protocol;
 mod reload;
 mod streams;
 mod tls;
