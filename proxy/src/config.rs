@@ -10,6 +10,7 @@
 
 mod addresses;
 mod check;
+mod compression;
 mod fault;
 mod limits;
 mod read;
@@ -28,6 +29,7 @@ use std::time::Duration;
 
 use mana_control::SiteSettings;
 
+pub use compression::Compression;
 pub use fault::Fault;
 pub use limits::Limits;
 pub use timeouts::Timeouts;
@@ -54,6 +56,8 @@ pub struct Config {
     pub timeouts: Timeouts,
     /// `[limits]`
     pub limits: Limits,
+    /// `[compression]`
+    pub compression: Compression,
     /// `[[site]]`, one or more, in the order of the file. Hosts and aliases are unique over all of them.
     pub sites: Vec<SiteConfig>,
 }

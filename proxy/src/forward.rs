@@ -221,6 +221,7 @@ impl Request<'_> {
                 is_last: &|| is_last || worker.phase() != Phase::Serving,
                 body_bytes_max: settings.limits.body_bytes,
                 timeouts: &settings.timeouts,
+                compression: &settings.compression,
                 strict_transport_security: hsts.as_ref(),
                 request_id: &self.record.request_id,
                 progress: &mut progress,

@@ -9,6 +9,8 @@ pub mod answer;
 pub mod certificates;
 pub mod cli;
 pub mod client_io;
+pub mod compress;
+pub mod compress_decision;
 pub mod config;
 pub mod connection;
 pub mod demo;

@@ -178,6 +178,7 @@ pub fn settings_of(config: &Config) -> Settings {
     Settings {
         timeouts: config.timeouts.clone(),
         limits: config.limits.clone(),
+        compression: config.compression.clone(),
     }
 }
 

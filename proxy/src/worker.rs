@@ -14,7 +14,7 @@ use mana_control::Published;
 use tokio::sync::{mpsc, watch};
 
 use crate::access::{AccessLog, Record};
-use crate::config::{Limits, Timeouts};
+use crate::config::{Compression, Limits, Timeouts};
 use crate::connection;
 use crate::edge::{HttpsPort, Scheme};
 use crate::metrics::Metrics;
@@ -28,6 +28,8 @@ pub struct Settings {
     pub timeouts: Timeouts,
     /// All sizes and counts.
     pub limits: Limits,
+    /// What is compressed.
+    pub compression: Compression,
 }
 
 /// How far the process is on its way out. `Serving => Draining => Closing`

@@ -7,6 +7,7 @@
 mod support;
 
 mod bodies;
+mod compression;
 mod control;
 mod crash;
 mod cutover;

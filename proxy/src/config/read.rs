@@ -14,7 +14,10 @@ use super::fault::{At, Fault, Faults};
 use super::section::{Parsed, Section};
 use super::site::SiteDraft;
 use super::values::{self, WAIT, WAIT_OR_NONE};
-use super::{AccessLog, AccessLogTarget, Admin, Config, Control, Limits, Listen, Server, Timeouts};
+use super::{
+    AccessLog, AccessLogTarget, Admin, Compression, Config, Control, Limits, Listen, Server,
+    Timeouts,
+};
 
 /// Upper ends of what can be configured; the reasons stand at the settings.
 const WORKERS_MAX: usize = 256;
@@ -63,6 +66,7 @@ fn walk(faults: &Faults, document: &DeTable<'_>) -> Option<Config> {
     let access_log = read_access_log(root.section("access_log"));
     let timeouts = read_timeouts(root.section("timeouts"));
     let limits = read_limits(root.section("limits"));
+    let compression = Compression::read(root.section("compression"));
     let sections = root.sections("site");
     let drafts: Vec<SiteDraft> = sections.into_iter().map(SiteDraft::read).collect();
     if !root.has_filled("site") {
@@ -80,6 +84,7 @@ fn walk(faults: &Faults, document: &DeTable<'_>) -> Option<Config> {
         access_log,
         timeouts,
         limits,
+        compression,
         sites: sites.collect::<Option<Vec<_>>>()?,
     })
 }
