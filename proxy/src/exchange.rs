@@ -102,6 +102,9 @@ impl Exchange<'_> {
         if self.is_upgrade {
             self.upstream_io.hand_out_head_alone();
         }
+        if self.client.is_http2() {
+            self.upstream_io.keep_trailers();
+        }
         let mut upstream = UpstreamSession::new(Box::new(self.upstream_io.clone()));
         if upstream.write_request_header(Box::new(head)).await.is_err() {
             // Only a head that cannot be serialised fails here; writes themselves are always accepted.
@@ -182,16 +185,14 @@ impl Exchange<'_> {
             Ok(FromUpstream::Head) => self.head_event(upstream, pump).await,
             Ok(FromUpstream::Chunk(chunk)) => {
                 let is_last = upstream.is_body_done();
-                if let Err(fault) = self.pass_chunk(pump, chunk, is_last).await {
+                if let Err(fault) = self.pass_last_or_not(pump, chunk, is_last).await {
                     return Some(Ended::Cut(fault));
                 }
                 pump.is_unflushed = true;
                 is_last.then(|| self.complete(upstream, pump))
             }
             Ok(FromUpstream::End) => {
-                if pump.encoder.is_some()
-                    && let Err(fault) = self.pass_chunk(pump, Bytes::new(), true).await
-                {
+                if let Err(fault) = self.pass_last_or_not(pump, Bytes::new(), true).await {
                     return Some(Ended::Cut(fault));
                 }
                 Some(self.complete(upstream, pump))
@@ -275,6 +276,31 @@ impl Exchange<'_> {
             }
         }
         plan
+    }
+
+    /// Hands a chunk on; behind the last one come the trailers, over HTTP/2: the HTTP/1 session cannot write any.
+    async fn pass_last_or_not(
+        &mut self,
+        pump: &mut Pump,
+        chunk: Bytes,
+        is_last: bool,
+    ) -> Result<(), Fault> {
+        let is_encoded = pump.encoder.is_some();
+        let trailers = if is_last && !is_encoded {
+            self.upstream_io.take_trailers()
+        } else {
+            // They are about the body as the upstream sent it.
+            None
+        };
+        let Some(trailers) = trailers else {
+            if chunk.is_empty() && !is_encoded {
+                return Ok(());
+            }
+            return self.pass_chunk(pump, chunk, is_last).await;
+        };
+        self.send_some(chunk).await?;
+        let sent = self.client.write_response_trailers(trailers).await;
+        sent.map_err(|_| Fault::ClientGone)
     }
 
     /// Hands a chunk on, through the compressor if there is one.

@@ -30,6 +30,7 @@ pub mod select;
 #[cfg(test)]
 mod testing;
 pub mod tls;
+pub mod trailers;
 pub mod tunnel;
 pub mod upstream;
 pub mod upstream_io;
