@@ -12,6 +12,7 @@ mod control;
 mod crash;
 mod cutover;
 mod demo;
+mod differential;
 mod edge;
 mod failover;
 mod gate;
