@@ -11,6 +11,7 @@
 mod addresses;
 mod check;
 mod client;
+mod compression;
 mod fault;
 mod limits;
 mod read;
@@ -32,6 +33,7 @@ use mana_control::SiteSettings;
 
 use crate::client_address::ClientRules;
 
+pub use compression::Compression;
 pub use fault::Fault;
 pub use limits::Limits;
 pub use timeouts::Timeouts;
@@ -71,6 +73,8 @@ pub struct Config {
     /// `unlimited`, default `["127.0.0.0/8", "::1"]`: networks to which the limits per address do not apply, as they do
     /// not to `trusted`. The default is this machine, on which tunnels and measurements run.
     pub client: ClientRules,
+    /// `[compression]`
+    pub compression: Compression,
     /// `[[site]]`, one or more, in the order of the file. Hosts and aliases are unique over all of them.
     pub sites: Vec<SiteConfig>,
 }

@@ -18,7 +18,9 @@ use pingora::{Error as PingoraError, ErrorType};
 use tokio::time::{Instant, Sleep, timeout};
 
 use crate::client_io::ClientIo;
-use crate::config::Timeouts;
+use crate::compress::Encoder;
+use crate::compress_decision::Plan;
+use crate::config::{Compression, Timeouts};
 use crate::fault::Fault;
 use crate::headers::{Framing, ResponseRules, response_for_client, response_framing};
 use crate::patience::Patience;
@@ -48,6 +50,8 @@ pub struct Exchange<'a> {
     pub timeouts: &'a Timeouts,
     /// What the site says of its responses.
     pub response_rules: ResponseRules<'a>,
+    /// What is compressed.
+    pub compression: &'a Compression,
     /// The request's id.
     pub request_id: &'a HeaderValue,
     /// Counts what moved.
@@ -104,6 +108,9 @@ impl Exchange<'_> {
         if self.is_upgrade {
             self.upstream_io.hand_out_head_alone();
         }
+        if self.client.is_http2() {
+            self.upstream_io.keep_trailers();
+        }
         let mut upstream = UpstreamSession::new(Box::new(self.upstream_io.clone()));
         if upstream.write_request_header(Box::new(head)).await.is_err() {
             // Only a head that cannot be serialised fails here; writes themselves are always accepted.
@@ -116,7 +123,9 @@ impl Exchange<'_> {
         tokio::pin!(sleep);
         loop {
             pump.waits_for_room = !pump.request_done && !self.upstream_io.has_room();
-            let event = self.next_event(&mut upstream, &pump, sleep.as_mut()).await;
+            let event = self
+                .next_event(&mut upstream, &mut pump, sleep.as_mut())
+                .await;
             let ended = match event {
                 Event::Upstream(read) => self.upstream_event(&mut upstream, &mut pump, read).await,
                 Event::Body(read) => self.body_event(&mut upstream, &mut pump, read).await,
@@ -133,6 +142,7 @@ impl Exchange<'_> {
                     pump.client_moved_at = pump.upstream_moved_at;
                     None
                 }
+                Event::HeldBack => self.release(&mut pump).await,
                 Event::Flushed => {
                     pump.is_unflushed = false;
                     None
@@ -148,7 +158,7 @@ impl Exchange<'_> {
     async fn next_event(
         &mut self,
         upstream: &mut UpstreamSession,
-        pump: &Pump,
+        pump: &mut Pump,
         sleep: Pin<&mut Sleep>,
     ) -> Event {
         let wanted = if !pump.request_done {
@@ -162,8 +172,9 @@ impl Exchange<'_> {
         } else {
             Wanted::Watch
         };
+        let waits = pump.waits_behind();
         tokio::select! {
-            event = read_upstream_or_flush(upstream, self.client_io, pump) => event,
+            event = read_upstream_or_flush(upstream, self.client_io, waits) => event,
             event = read_client(self.client, self.client_io, &self.upstream_io, wanted) => event,
             () = sleep => Event::Due,
         }
@@ -184,13 +195,18 @@ impl Exchange<'_> {
             Ok(FromUpstream::Head) => self.head_event(upstream, pump).await,
             Ok(FromUpstream::Chunk(chunk)) => {
                 let is_last = upstream.is_body_done();
-                if let Err(fault) = self.send_chunk(chunk, is_last).await {
+                if let Err(fault) = self.pass_last_or_not(pump, chunk, is_last).await {
                     return Some(Ended::Cut(fault));
                 }
                 pump.is_unflushed = true;
                 is_last.then(|| self.complete(upstream, pump))
             }
-            Ok(FromUpstream::End) => Some(self.complete(upstream, pump)),
+            Ok(FromUpstream::End) => {
+                if let Err(fault) = self.pass_last_or_not(pump, Bytes::new(), true).await {
+                    return Some(Ended::Cut(fault));
+                }
+                Some(self.complete(upstream, pump))
+            }
             Err(error) => Some(self.failed(upstream_fault(&error))),
         }
     }
@@ -242,11 +258,13 @@ impl Exchange<'_> {
         };
         pump.patience = Patience::new(gap, self.client_bytes_per_second);
         self.progress.first_byte = Some(pump.upstream_moved_at);
-        let framing = response_framing(head, &self.client.req_header().method, client_version);
+        let mut framing = response_framing(head, &self.client.req_header().method, client_version);
+        let plan = self.start_encoder(pump, head, &mut framing);
         if (self.is_last)() || framing == Framing::UntilClose {
             self.client.set_keepalive(None);
         }
-        let ours = response_for_client(head, framing, self.response_rules, self.request_id);
+        let mut ours = response_for_client(head, framing, self.response_rules, self.request_id);
+        plan.mark(&mut ours);
         self.progress.status = Some(status);
         if self.send_head(ours).await.is_err() {
             return Some(Ended::Cut(Fault::ClientGone));
@@ -256,6 +274,89 @@ impl Exchange<'_> {
         }
         pump.is_unflushed = true;
         None
+    }
+
+    /// Decides whether this response is compressed, and what then delimits it.
+    fn start_encoder(&self, pump: &mut Pump, head: &ResponseHeader, framing: &mut Framing) -> Plan {
+        let plan = Plan::of(self.compression, self.client.req_header(), head);
+        if let Plan::Encode(coding) = plan
+            && *framing != Framing::Empty
+        {
+            pump.encoder = Encoder::new(coding, self.compression);
+            if pump.encoder.is_none() {
+                return Plan::Vary;
+            }
+            if *framing != Framing::Frames {
+                *framing = Framing::Chunked;
+            }
+        }
+        plan
+    }
+
+    /// Hands a chunk on; behind the last one come the trailers, over HTTP/2: the HTTP/1 session cannot write any.
+    async fn pass_last_or_not(
+        &mut self,
+        pump: &mut Pump,
+        chunk: Bytes,
+        is_last: bool,
+    ) -> Result<(), Fault> {
+        let is_encoded = pump.encoder.is_some();
+        let trailers = if is_last && !is_encoded {
+            self.upstream_io.take_trailers()
+        } else {
+            // They are about the body as the upstream sent it.
+            None
+        };
+        let Some(trailers) = trailers else {
+            if chunk.is_empty() && !is_encoded {
+                return Ok(());
+            }
+            return self.pass_chunk(pump, chunk, is_last).await;
+        };
+        self.send_some(chunk).await?;
+        let sent = self.client.write_response_trailers(trailers).await;
+        sent.map_err(|_| Fault::ClientGone)
+    }
+
+    /// Hands a chunk on, through the compressor if there is one.
+    async fn pass_chunk(
+        &mut self,
+        pump: &mut Pump,
+        chunk: Bytes,
+        is_last: bool,
+    ) -> Result<(), Fault> {
+        let Some(encoder) = &mut pump.encoder else {
+            return self.send_chunk(chunk, is_last).await;
+        };
+        let mut encoded = encoder.encode(&chunk).map_err(unencodable)?;
+        if is_last && let Some(encoder) = pump.encoder.take() {
+            let rest = encoder.finish().map_err(unencodable)?;
+            // Two pieces rather than one copy.
+            self.send_some(encoded).await?;
+            encoded = rest;
+        }
+        if is_last {
+            return self.send_chunk(encoded, true).await;
+        }
+        self.send_some(encoded).await
+    }
+
+    /// The upstream has nothing more to say at once: what the compressor keeps back goes out.
+    async fn release(&mut self, pump: &mut Pump) -> Option<Ended> {
+        let encoder = pump.encoder.as_mut()?;
+        let sent = match encoder.flush() {
+            Ok(bytes) => self.send_some(bytes).await,
+            Err(error) => Err(unencodable(error)),
+        };
+        sent.err().map(Ended::Cut)
+    }
+
+    /// An empty chunk would end a chunked body before its time.
+    async fn send_some(&mut self, chunk: Bytes) -> Result<(), Fault> {
+        if chunk.is_empty() {
+            return Ok(());
+        }
+        self.send_chunk(chunk, false).await
     }
 
     /// RFC 9110 s7.8: a 101 is valid only as the answer to an upgrade that was asked for.
@@ -389,6 +490,7 @@ struct Pump {
     informational: u32,
     /// Bytes may wait in the client's write buffer.
     is_unflushed: bool,
+    encoder: Option<Encoder>,
     client_moved_at: Instant,
     upstream_moved_at: Instant,
     half_closed_at: Option<Instant>,
@@ -404,9 +506,19 @@ impl Pump {
             patience,
             informational: 0,
             is_unflushed: false,
+            encoder: None,
             client_moved_at: now,
             upstream_moved_at: now,
             half_closed_at: None,
+        }
+    }
+
+    /// What waits to be sent until the upstream has nothing more to say at once.
+    fn waits_behind(&self) -> WaitsBehind {
+        WaitsBehind {
+            head_received: self.head_received,
+            is_held_back: self.encoder.as_ref().is_some_and(Encoder::holds_back),
+            is_unflushed: self.is_unflushed,
         }
     }
 
@@ -445,7 +557,16 @@ impl Pump {
 
 // === events ===
 
+/// What a read of the upstream goes before.
+#[derive(Clone, Copy)]
+struct WaitsBehind {
+    head_received: bool,
+    is_held_back: bool,
+    is_unflushed: bool,
+}
+
 enum Event {
+    HeldBack,
     Flushed,
     Room,
     Upstream(Result<FromUpstream, Box<PingoraError>>),
@@ -475,12 +596,13 @@ enum Wanted {
 async fn read_upstream_or_flush(
     upstream: &mut UpstreamSession,
     client_io: &ClientIo,
-    pump: &Pump,
+    waits: WaitsBehind,
 ) -> Event {
     tokio::select! {
         biased;
-        read = read_upstream(upstream, pump.head_received) => Event::Upstream(read),
-        flushed = client_io.flush(), if pump.is_unflushed => match flushed {
+        read = read_upstream(upstream, waits.head_received) => Event::Upstream(read),
+        () = std::future::ready(()), if waits.is_held_back => Event::HeldBack,
+        flushed = client_io.flush(), if waits.is_unflushed => match flushed {
             Ok(()) => Event::Flushed,
             Err(_) => Event::ClientGone,
         },
@@ -536,6 +658,12 @@ fn upstream_fault(error: &PingoraError) -> Fault {
         ErrorType::InvalidHTTPHeader => Fault::UpstreamMalformed,
         _ => Fault::UpstreamClosed,
     }
+}
+
+/// The compressors write to memory: what fails there is a body that they cannot take.
+fn unencodable(error: std::io::Error) -> Fault {
+    tracing::warn!(%error, "cannot compress a response");
+    Fault::UpstreamMalformed
 }
 
 fn client_fault(error: &PingoraError) -> Fault {

@@ -263,6 +263,7 @@ impl Request<'_> {
                     strict_transport_security: hsts.as_ref(),
                     fields: &site.settings.response_fields,
                 },
+                compression: &settings.compression,
                 request_id: &self.record.request_id,
                 progress: &mut progress,
             };

@@ -193,12 +193,30 @@ fn check_request_line(line: &[u8], limits: HeadLimits) -> Result<Version, HeadFa
             "the request target has a byte that must be percent-encoded",
         ));
     }
+    if !has_form(method, target) {
+        return Err(HeadFault::Malformed(
+            "the request target has none of the forms that there are",
+        ));
+    }
     match version {
         b"HTTP/1.1" => Ok(Version::Http11),
         b"HTTP/1.0" => Ok(Version::Http10),
         _ if version.starts_with(b"HTTP/") => Err(HeadFault::Version),
         _ => Err(HeadFault::Malformed("the request line has no HTTP version")),
     }
+}
+
+/// RFC 9112 s3.2: a path, `*` for OPTIONS, or a whole URL; what CONNECT names is refused later, whatever it is. Anything
+/// else is a path to one parser and a host to another.
+fn has_form(method: &[u8], target: &[u8]) -> bool {
+    let starts = |scheme: &[u8]| {
+        target.len() > scheme.len() && target[..scheme.len()].eq_ignore_ascii_case(scheme)
+    };
+    target.starts_with(b"/")
+        || starts(b"http://")
+        || starts(b"https://")
+        || (target == b"*" && method == b"OPTIONS")
+        || method == b"CONNECT"
 }
 
 /// `field-name ":" OWS field-value OWS`, RFC 9112 s5. No space before the colon, no folding, no control bytes.

@@ -11,6 +11,8 @@ pub mod certificates;
 pub mod cli;
 pub mod client_address;
 pub mod client_io;
+pub mod compress;
+pub mod compress_decision;
 pub mod config;
 pub mod connection;
 pub mod demo;
@@ -37,6 +39,7 @@ pub mod stall;
 #[cfg(test)]
 mod testing;
 pub mod tls;
+pub mod trailers;
 pub mod tunnel;
 pub mod upstream;
 pub mod upstream_io;

@@ -207,6 +207,7 @@ pub fn settings_of(config: &Config) -> Settings {
         timeouts: config.timeouts.clone(),
         limits: config.limits.clone(),
         client: config.client.clone(),
+        compression: config.compression.clone(),
     }
 }
 

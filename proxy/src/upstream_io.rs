@@ -21,6 +21,8 @@ use pingora::protocols::{
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 
+use crate::trailers::TrailerTap;
+
 /// A handle to one upstream connection; its clones share it.
 #[derive(Clone)]
 pub struct UpstreamIo {
@@ -46,6 +48,8 @@ struct Inner {
     close_when_empty: bool,
     /// A response head is handed out alone, so that a tunnel's first bytes stay here.
     head_alone: Option<HeadAlone>,
+    /// Reads along for the trailers.
+    tap: Option<TrailerTap>,
 }
 
 /// Where the reading of a head that is handed out alone stands.
@@ -67,6 +71,7 @@ impl UpstreamIo {
             write_failed: false,
             close_when_empty: false,
             head_alone: None,
+            tap: None,
         };
         UpstreamIo {
             shared: Arc::new(Shared {
@@ -86,6 +91,7 @@ impl UpstreamIo {
         let inner = &mut *self.lock();
         inner.sent = 0;
         inner.received = 0;
+        inner.tap = None;
     }
 
     /// Whether a further chunk should be written now.
@@ -140,6 +146,16 @@ impl UpstreamIo {
             // Closed, or it speaks without having been asked.
             Ok(_) => false,
         }
+    }
+
+    /// Keeps the trailers of the response that comes now.
+    pub fn keep_trailers(&self) {
+        self.lock().tap = Some(TrailerTap::default());
+    }
+
+    /// The trailers of a response that is complete.
+    pub fn take_trailers(&self) -> Option<http::HeaderMap> {
+        self.lock().tap.as_mut()?.take()
     }
 
     /// From here on a response head is handed out alone, until [`UpstreamIo::hand_out_all`].
@@ -199,6 +215,9 @@ impl Inner {
             Some(head) => head.poll_read(&mut self.tcp, cx, buf),
         };
         self.received += (buf.filled().len() - before) as u64;
+        if let Some(tap) = &mut self.tap {
+            tap.pass(&buf.filled()[before..]);
+        }
         polled
     }
 

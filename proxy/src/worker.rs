@@ -16,7 +16,7 @@ use tokio::sync::{mpsc, watch};
 use crate::access::Record;
 use crate::access_log::AccessLog;
 use crate::client_address::{ClientRules, counted_under};
-use crate::config::{Limits, Timeouts};
+use crate::config::{Compression, Limits, Timeouts};
 use crate::connection;
 use crate::descriptors::Descriptors;
 use crate::edge::{HttpsPort, Scheme};
@@ -36,6 +36,8 @@ pub struct Settings {
     pub limits: Limits,
     /// Who the client is.
     pub client: ClientRules,
+    /// What is compressed.
+    pub compression: Compression,
 }
 
 /// How far the process is on its way out. `Serving => Draining => Closing`

@@ -8,10 +8,12 @@ mod support;
 
 mod bodies;
 mod clients;
+mod compression;
 mod control;
 mod crash;
 mod cutover;
 mod demo;
+mod differential;
 mod edge;
 mod failover;
 mod gate;

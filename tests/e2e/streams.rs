@@ -152,3 +152,20 @@ async fn a_body_with_trailers_arrives_whole() {
     assert_eq!(client.get("/").await.text(), "blue");
     assert_eq!(stage.h2().await.get("/trailers").await.text(), "body");
 }
+
+#[tokio::test]
+async fn trailers_of_an_answer_reach_a_client_of_http_2() {
+    let stage = Stage::start().await;
+    let client = stage.h2().await;
+    for _ in 0..3 {
+        let response = client.get("/trailers").await;
+        assert_eq!(response.text(), "body");
+        assert_eq!(
+            response.trailers,
+            [("x-checksum".to_owned(), "42".to_owned())]
+        );
+        // The next answer on the same upstream connection has none of its own, nor those of this one.
+        assert!(client.get("/chunked?n=10").await.trailers.is_empty());
+        assert!(client.get("/").await.trailers.is_empty());
+    }
+}

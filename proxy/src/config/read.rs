@@ -15,7 +15,10 @@ use super::fault::{At, Fault, Faults};
 use super::section::{Parsed, Section};
 use super::site::SiteDraft;
 use super::values::{self, WAIT, WAIT_OR_NONE};
-use super::{AccessLog, AccessLogTarget, Admin, Config, Control, Limits, Listen, Server, Timeouts};
+use super::{
+    AccessLog, AccessLogTarget, Admin, Compression, Config, Control, Limits, Listen, Server,
+    Timeouts,
+};
 
 /// Upper ends of what can be configured; the reasons stand at the settings.
 const WORKERS_MAX: usize = 256;
@@ -66,6 +69,7 @@ fn walk(faults: &Faults, document: &DeTable<'_>) -> Option<Config> {
     let timeouts = read_timeouts(root.section("timeouts"));
     let limits = read_limits(root.section("limits"));
     let client = read_client(root.section("client"));
+    let compression = Compression::read(root.section("compression"));
     let sections = root.sections("site");
     let drafts: Vec<SiteDraft> = sections.into_iter().map(SiteDraft::read).collect();
     if !root.has_filled("site") {
@@ -85,6 +89,7 @@ fn walk(faults: &Faults, document: &DeTable<'_>) -> Option<Config> {
         timeouts,
         limits,
         client,
+        compression,
         sites: sites.collect::<Option<Vec<_>>>()?,
     })
 }

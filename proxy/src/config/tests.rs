@@ -89,6 +89,7 @@ fn the_deployed_file_is_valid_and_shows_the_defaults() {
     let spelt_out = parse(&uncommented.join("\n"));
     assert_eq!(spelt_out.timeouts, Timeouts::default());
     assert_eq!(spelt_out.client, ClientRules::default());
+    assert_eq!(spelt_out.compression, Compression::default());
     let but_the_body = Limits {
         body_bytes: None,
         ..spelt_out.limits
@@ -109,6 +110,7 @@ fn what_is_left_out_has_its_default() {
     let config = parse(SMALLEST);
     assert_eq!(config.timeouts, Timeouts::default());
     assert_eq!(config.limits, Limits::default());
+    assert_eq!(config.compression, Compression::default());
     assert_eq!(config.admin, None);
     assert_eq!(config.access_log.to, AccessLogTarget::Stdout);
     assert_eq!(config.state_dir, Path::new("/var/lib/mana-proxy"));
@@ -134,6 +136,7 @@ fn what_is_left_out_has_its_default() {
 fn everything_that_is_written_is_read() {
     let config = parse(
         r#"
+compression = { enabled = false, min_bytes = 1, types = ["text/*", "*+json"], gzip_level = 0, streams = 1 }
 server = { workers = 1, shutdown_deadline = "0s" }
 admin = { listen = "0.0.0.0:9090", allow_remote = true }
 access_log = { to = "./access.log", buffer_lines = 1 }
@@ -176,6 +179,11 @@ spread = "0s"
     );
     assert_eq!(config.limits.head_bytes, 16 * 1024);
     assert_eq!(config.limits.uri_bytes, 1024);
+    assert_eq!(config.compression.types, ["text/*", "*+json"]);
+    assert_eq!(
+        (config.compression.gzip_level, config.compression.streams),
+        (0, 1)
+    );
     assert_eq!(config.limits.body_bytes, Some(1 << 30));
     assert_eq!(config.timeouts.handshake, Duration::from_millis(500));
     assert_eq!(
@@ -296,4 +304,21 @@ fn a_socket_path_that_the_kernel_cannot_hold_is_a_fault() {
         |length: usize| format!("{SMALLEST}[control]\nsocket = \"{}\"\n", "s".repeat(length));
     assert!(Config::parse(&path(107), "f").is_ok());
     assert!(faults(&path(108))[0].contains("108 bytes; a Unix socket's has at most 107"));
+}
+
+#[test]
+fn what_is_no_media_type_is_a_fault() {
+    for kind in [
+        "",
+        "*",
+        "**",
+        "text",
+        "Text/html",
+        "text/html;a=b",
+        "*/*x*",
+        "json*",
+    ] {
+        let text = format!("{SMALLEST}[compression]\ntypes = [{kind:?}]\n");
+        assert!(faults(&text)[0].contains("is no media type"), "{kind:?}");
+    }
 }

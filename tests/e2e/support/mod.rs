@@ -61,3 +61,16 @@ pub fn pattern(length: usize) -> Vec<u8> {
 pub fn pattern_byte(index: usize) -> u8 {
     u8::try_from(index % 251).unwrap()
 }
+
+/// The text of which `/say` is made: it repeats itself enough to be worth compressing.
+pub fn text(length: usize) -> String {
+    let mut text = String::with_capacity(length + 32);
+    for line in 0.. {
+        if text.len() >= length {
+            break;
+        }
+        text.push_str(&format!("line {line} of a page, {}\n", line * line % 97));
+    }
+    text.truncate(length);
+    text
+}

@@ -12,7 +12,7 @@ use tokio::sync::watch;
 use super::connection::{Body, Connection, End};
 use super::websocket::websocket;
 use super::{Mode, Ping, Seen, State, lock};
-use crate::support::pattern_byte;
+use crate::support::{pattern_byte, text};
 
 /// Time between two server-sent events.
 const EVENT_INTERVAL: Duration = Duration::from_millis(50);
@@ -132,6 +132,7 @@ impl Exchange<'_> {
             "/reflect" => Box::pin(self.reflect()),
             "/hop" => Box::pin(self.hop_by_hop()),
             "/cookies" => Box::pin(self.cookies()),
+            "/say" => Box::pin(self.say()),
             "/head" => Box::pin(self.size_of_thousand()),
             _ => Box::pin(self.name()),
         };
@@ -305,8 +306,10 @@ impl Exchange<'_> {
 
     /// Closes in the middle of the body.
     async fn die_in_the_body(&mut self) -> Result<bool, End> {
-        self.write("HTTP/1.1 200 OK\r\ncontent-length: 1000\r\n\r\nonly this")
-            .await?;
+        let kind = self.seen.query("type").unwrap_or("text/plain");
+        let head =
+            format!("HTTP/1.1 200 OK\r\ncontent-type: {kind}\r\ncontent-length: 2000\r\n\r\n");
+        self.write(format!("{head}only this")).await?;
         Ok(false)
     }
 
@@ -392,6 +395,33 @@ impl Exchange<'_> {
             b"cookies",
         )
         .await
+    }
+
+    /// What the request asks for: its fields `x-say-NAME` are the answer's fields, `code` its status, `n` bytes of text
+    /// its body, and `chunked` frames it.
+    async fn say(&mut self) -> Result<bool, End> {
+        self.drain().await?;
+        let code = u16::try_from(self.seen.number("code").unwrap_or(200)).unwrap_or(500);
+        let fields: String = self
+            .seen
+            .headers
+            .iter()
+            .filter_map(|(name, value)| Some((name.strip_prefix("x-say-")?, value)))
+            .map(|(name, value)| format!("{name}: {value}\r\n"))
+            .collect();
+        let body = text(self.seen.number("n").unwrap_or(0));
+        if self.seen.query("chunked").is_none() {
+            return self.reply(code, &fields, body.as_bytes()).await;
+        }
+        let head = format!("HTTP/1.1 {code} Answer\r\n{fields}transfer-encoding: chunked\r\n\r\n");
+        self.write(head).await?;
+        for piece in body.as_bytes().chunks(5000) {
+            self.write(format!("{:x}\r\n", piece.len())).await?;
+            self.write(piece).await?;
+            self.write("\r\n").await?;
+        }
+        self.write("0\r\n\r\n").await?;
+        Ok(true)
     }
 
     async fn reply(&mut self, status: u16, headers: &str, body: &[u8]) -> Result<bool, End> {

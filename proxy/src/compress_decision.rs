@@ -1,0 +1,434 @@
+//! Whether a response is compressed, with which coding, and what its head says then.
+//!
+//! Pure: two heads and the configuration in, a plan out. The bytes are `compress.rs`.
+
+use http::header::{self, HeaderMap, HeaderName, HeaderValue};
+use http::{Method, StatusCode, Version};
+use pingora::http::{RequestHeader, ResponseHeader};
+
+use crate::config::Compression;
+
+/// A content coding that the proxy can apply (RFC 9110 s8.4.1).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Coding {
+    /// RFC 8878.
+    Zstd,
+    /// RFC 7932.
+    Brotli,
+    /// RFC 1952.
+    Gzip,
+}
+
+/// What is done with a response.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Plan {
+    /// It passes as it is.
+    Leave,
+    /// It passes as it is, but another client would get it compressed: caches have to know.
+    Vary,
+    /// It is compressed.
+    Encode(Coding),
+}
+
+// === impl Coding ===
+
+impl Coding {
+    /// The token of `Content-Encoding`.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Coding::Zstd => "zstd",
+            Coding::Brotli => "br",
+            Coding::Gzip => "gzip",
+        }
+    }
+
+    /// The configured level; 0 = not used.
+    pub fn level(self, settings: &Compression) -> u32 {
+        match self {
+            Coding::Zstd => settings.zstd_level,
+            Coding::Brotli => settings.brotli_level,
+            Coding::Gzip => settings.gzip_level,
+        }
+    }
+}
+
+// === impl Plan ===
+
+impl Plan {
+    /// The plan for a final response to `request`.
+    pub fn of(settings: &Compression, request: &RequestHeader, response: &ResponseHeader) -> Plan {
+        if !settings.enabled || !is_eligible(settings, request, response) {
+            return Plan::Leave;
+        }
+        match preferred(settings, &request.headers) {
+            Some(coding) if request.version != Version::HTTP_10 => Plan::Encode(coding),
+            Some(_) | None => Plan::Vary,
+        }
+    }
+
+    /// Makes the head that goes to the client say what is done. The caller sets the framing.
+    pub fn mark(self, head: &mut ResponseHeader) {
+        if self == Plan::Leave {
+            return;
+        }
+        add_vary(head);
+        let Plan::Encode(coding) = self else {
+            return;
+        };
+        head.remove_header(&header::CONTENT_LENGTH);
+        // A range of the compressed bytes cannot be asked for.
+        head.remove_header(&header::ACCEPT_RANGES);
+        weaken_etag(head);
+        let value = HeaderValue::from_static(coding.as_str());
+        // Only a full map refuses a field; the upstream's head was within the parser's limit.
+        head.insert_header(header::CONTENT_ENCODING, value).ok();
+    }
+}
+
+/// Everything but what the client accepts.
+fn is_eligible(settings: &Compression, request: &RequestHeader, response: &ResponseHeader) -> bool {
+    let fields = &response.headers;
+    let has_body = !response.status.is_informational()
+        && !matches!(
+            response.status,
+            StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED | StatusCode::PARTIAL_CONTENT
+        )
+        && request.method != Method::CONNECT;
+    let is_as_it_must_be = fields.contains_key(header::CONTENT_ENCODING)
+        || fields.contains_key(header::CONTENT_RANGE)
+        // Digests of the bytes as they were sent.
+        || [CONTENT_DIGEST, DIGEST, CONTENT_MD5].iter().any(|name| fields.contains_key(name))
+        // RFC 9111 s5.2.2.6: "MUST NOT transform the content".
+        || has_no_transform(fields)
+        || has_no_transform(&request.headers);
+    let is_long = match fields.get(header::CONTENT_LENGTH) {
+        None => true,
+        Some(value) => value
+            .to_str()
+            .ok()
+            .and_then(|text| text.parse::<u64>().ok())
+            .is_some_and(|length| length >= settings.min_bytes && length > 0),
+    };
+    has_body && !is_as_it_must_be && is_long && has_type(settings, fields)
+}
+
+fn has_type(settings: &Compression, fields: &HeaderMap) -> bool {
+    let Some(value) = fields
+        .get(header::CONTENT_TYPE)
+        .and_then(|v| v.to_str().ok())
+    else {
+        return false;
+    };
+    let kind = value.split(';').next().unwrap_or_default().trim();
+    settings.types.iter().any(|pattern| matches(pattern, kind))
+}
+
+/// `text/*`, `*+json`, or the whole.
+fn matches(pattern: &str, kind: &str) -> bool {
+    let starts = |start: &str| {
+        kind.get(..start.len())
+            .is_some_and(|s| s.eq_ignore_ascii_case(start))
+    };
+    let ends = |end: &str| {
+        let from = kind.len().checked_sub(end.len());
+        from.and_then(|from| kind.get(from..))
+            .is_some_and(|s| s.eq_ignore_ascii_case(end))
+    };
+    match (pattern.strip_suffix('*'), pattern.strip_prefix('*')) {
+        (Some(start), _) => starts(start),
+        (None, Some(end)) => ends(end),
+        (None, None) => kind.eq_ignore_ascii_case(pattern),
+    }
+}
+
+fn has_no_transform(fields: &HeaderMap) -> bool {
+    list(fields, &header::CACHE_CONTROL).any(|item| item.eq_ignore_ascii_case("no-transform"))
+}
+
+/// The items of a list field, over all its lines.
+fn list<'a>(fields: &'a HeaderMap, name: &HeaderName) -> impl Iterator<Item = &'a str> {
+    fields
+        .get_all(name)
+        .iter()
+        .filter_map(|value| value.to_str().ok())
+        .flat_map(|text| text.split(','))
+        .map(str::trim)
+        .filter(|item| !item.is_empty())
+}
+
+/// RFC 9110 s12.5.3. Without the field any coding would do, but then the client has likely never heard of them.
+fn preferred(settings: &Compression, request: &HeaderMap) -> Option<Coding> {
+    let mut weights = Weights::default();
+    for item in list(request, &header::ACCEPT_ENCODING) {
+        weights.note(item);
+    }
+    let mut best = None;
+    let mut best_weight = weights.identity.unwrap_or(1).max(1);
+    for coding in ORDER {
+        let weight = weights.of(coding);
+        let is_better = match best {
+            None => weight >= best_weight,
+            Some(_) => weight > best_weight,
+        };
+        if coding.level(settings) > 0 && weight > 0 && is_better {
+            best = Some(coding);
+            best_weight = weight;
+        }
+    }
+    best
+}
+
+/// Weights in thousandths, as far as they are named.
+#[derive(Default)]
+struct Weights {
+    zstd: Option<u16>,
+    brotli: Option<u16>,
+    gzip: Option<u16>,
+    identity: Option<u16>,
+    any: Option<u16>,
+}
+
+impl Weights {
+    fn note(&mut self, item: &str) {
+        let mut parts = item.split(';').map(str::trim);
+        let name = parts.next().unwrap_or_default();
+        let weight = match parts.next() {
+            None => 1000,
+            Some(parameter) => quality(parameter),
+        };
+        let place = match name {
+            "*" => &mut self.any,
+            _ if name.eq_ignore_ascii_case("zstd") => &mut self.zstd,
+            _ if name.eq_ignore_ascii_case("br") => &mut self.brotli,
+            _ if name.eq_ignore_ascii_case("gzip") || name.eq_ignore_ascii_case("x-gzip") => {
+                &mut self.gzip
+            }
+            _ if name.eq_ignore_ascii_case("identity") => &mut self.identity,
+            _ => return,
+        };
+        *place = Some(weight);
+    }
+
+    fn of(&self, coding: Coding) -> u16 {
+        let named = match coding {
+            Coding::Zstd => self.zstd,
+            Coding::Brotli => self.brotli,
+            Coding::Gzip => self.gzip,
+        };
+        named.or(self.any).unwrap_or(0)
+    }
+}
+
+/// `q=0.5`, RFC 9110 s12.4.2; what is no weight counts as 0: nothing is done that was not asked for.
+fn quality(parameter: &str) -> u16 {
+    let Some((name, value)) = parameter.split_once('=') else {
+        return 0;
+    };
+    if !name.trim().eq_ignore_ascii_case("q") {
+        return 0;
+    }
+    let value = value.trim();
+    let (whole, fraction) = value.split_once('.').unwrap_or((value, ""));
+    let is_number = fraction.len() <= 3 && fraction.bytes().all(|b| b.is_ascii_digit());
+    match (whole, is_number) {
+        ("1", true) if fraction.bytes().all(|b| b == b'0') => 1000,
+        ("0", true) => format!("{fraction:0<3}").parse().unwrap_or(0),
+        _ => 0,
+    }
+}
+
+fn add_vary(head: &mut ResponseHeader) {
+    let is_there = list(&head.headers, &header::VARY)
+        .any(|item| item == "*" || item.eq_ignore_ascii_case("accept-encoding"));
+    if !is_there {
+        let value = HeaderValue::from_static("accept-encoding");
+        // As in `mark`.
+        head.append_header(header::VARY, value).ok();
+    }
+}
+
+/// RFC 9110 s8.8.1: a strong validator is for one sequence of bytes, and these are others now.
+fn weaken_etag(head: &mut ResponseHeader) {
+    let Some(etag) = head.headers.get(header::ETAG) else {
+        return;
+    };
+    if etag.as_bytes().starts_with(b"W/") {
+        return;
+    }
+    let weak = [b"W/", etag.as_bytes()].concat();
+    match HeaderValue::from_bytes(&weak) {
+        // As in `mark`.
+        Ok(weak) => drop(head.insert_header(header::ETAG, weak)),
+        Err(_) => drop(head.remove_header(&header::ETAG)),
+    }
+}
+
+/// At equal weights the first one is taken: least time for what it saves.
+const ORDER: [Coding; 3] = [Coding::Zstd, Coding::Brotli, Coding::Gzip];
+const CONTENT_DIGEST: HeaderName = HeaderName::from_static("content-digest");
+const DIGEST: HeaderName = HeaderName::from_static("digest");
+const CONTENT_MD5: HeaderName = HeaderName::from_static("content-md5");
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use Coding::{Brotli, Gzip, Zstd};
+
+    type Field = (&'static str, &'static str);
+
+    fn request(version: Version, fields: &[(&'static str, &str)]) -> RequestHeader {
+        let mut request = RequestHeader::build_no_case("GET", b"/", None).expect("a request");
+        request.set_version(version);
+        for (name, value) in fields {
+            request.append_header(*name, *value).expect("a field");
+        }
+        request
+    }
+
+    fn response(status: u16, fields: &[(&'static str, &str)]) -> ResponseHeader {
+        let mut response = ResponseHeader::build_no_case(status, None).expect("a response");
+        for (name, value) in fields {
+            response.append_header(*name, *value).expect("a field");
+        }
+        response
+    }
+
+    fn plan(accept: &str) -> Plan {
+        let request = request(Version::HTTP_11, &[("accept-encoding", accept)]);
+        let response = response(200, &[("content-type", "text/html")]);
+        Plan::of(&Compression::default(), &request, &response)
+    }
+
+    #[test]
+    fn the_client_gets_the_coding_that_it_weighs_most() {
+        let table = [
+            ("", Plan::Vary),
+            ("gzip", Plan::Encode(Gzip)),
+            ("x-gzip", Plan::Encode(Gzip)),
+            ("GZIP", Plan::Encode(Gzip)),
+            ("gzip, deflate, br", Plan::Encode(Brotli)),
+            ("gzip, deflate, br, zstd", Plan::Encode(Zstd)),
+            ("zstd;q=0.5, br;q=0.8, gzip;q=0.9", Plan::Encode(Gzip)),
+            ("zstd;q=0, br", Plan::Encode(Brotli)),
+            ("zstd ; q=0.001", Plan::Encode(Zstd)),
+            ("*", Plan::Encode(Zstd)),
+            ("*;q=0.1, zstd;q=0", Plan::Encode(Brotli)),
+            ("identity, gzip;q=0.5", Plan::Vary),
+            ("identity;q=0.5, gzip", Plan::Encode(Gzip)),
+            ("identity, gzip", Plan::Encode(Gzip)),
+            ("gzip;q=0", Plan::Vary),
+            ("gzip;q=0.000", Plan::Vary),
+            ("gzip;q=2", Plan::Vary),
+            ("gzip;q=", Plan::Vary),
+            ("gzip;level=1", Plan::Vary),
+            ("deflate, compress", Plan::Vary),
+            (",,;;q,=", Plan::Vary),
+        ];
+        for (accept, expected) in table {
+            assert_eq!(plan(accept), expected, "{accept:?}");
+        }
+    }
+
+    #[test]
+    fn only_what_gains_by_it_and_may_be_changed_is_compressed() {
+        let html = ("content-type", "text/html; charset=utf-8");
+        let yes = Plan::Encode(Gzip);
+        let table: &[(u16, &[Field], Plan)] = &[
+            (200, &[html], yes),
+            (200, &[html, ("content-length", "1024")], yes),
+            (200, &[html, ("content-length", "1023")], Plan::Leave),
+            (200, &[html, ("content-length", "0")], Plan::Leave),
+            (200, &[html, ("content-encoding", "br")], Plan::Leave),
+            (200, &[html, ("cache-control", "no-transform")], Plan::Leave),
+            (
+                200,
+                &[html, ("cache-control", "public, No-Transform")],
+                Plan::Leave,
+            ),
+            (200, &[html, ("content-range", "bytes 0-1/2")], Plan::Leave),
+            (200, &[html, ("content-digest", "x")], Plan::Leave),
+            (206, &[html], Plan::Leave),
+            (204, &[html], Plan::Leave),
+            (304, &[html], Plan::Leave),
+            (103, &[html], Plan::Leave),
+            (404, &[html], yes),
+            (500, &[html], yes),
+            (200, &[], Plan::Leave),
+            (200, &[("content-type", "image/png")], Plan::Leave),
+            (200, &[("content-type", "font/woff2")], Plan::Leave),
+            (200, &[("content-type", "image/svg+xml")], yes),
+            (200, &[("content-type", "TEXT/X-Component")], yes),
+            (200, &[("content-type", "text/event-stream")], yes),
+            (200, &[("content-type", "application/problem+json")], yes),
+            (200, &[("content-type", "application/json;v=1")], yes),
+            (200, &[("content-type", "application/jsonx")], Plan::Leave),
+        ];
+        let request = request(Version::HTTP_2, &[("accept-encoding", "gzip")]);
+        for (status, fields, expected) in table {
+            let response = response(*status, fields);
+            let plan = Plan::of(&Compression::default(), &request, &response);
+            assert_eq!(plan, *expected, "{status} {fields:?}");
+        }
+    }
+
+    #[test]
+    fn a_client_that_forbids_it_or_is_too_old_gets_the_bytes_as_they_are() {
+        let html = response(200, &[("content-type", "text/html")]);
+        let settings = Compression::default();
+        let old = request(Version::HTTP_10, &[("accept-encoding", "gzip")]);
+        assert_eq!(Plan::of(&settings, &old, &html), Plan::Vary);
+        let fields = [
+            ("accept-encoding", "gzip"),
+            ("cache-control", "no-transform"),
+        ];
+        let strict = request(Version::HTTP_11, &fields);
+        assert_eq!(Plan::of(&settings, &strict, &html), Plan::Leave);
+        let off = Compression {
+            enabled: false,
+            ..settings.clone()
+        };
+        let plain = request(Version::HTTP_11, &[("accept-encoding", "gzip")]);
+        assert_eq!(Plan::of(&off, &plain, &html), Plan::Leave);
+        let no_gzip = Compression {
+            gzip_level: 0,
+            ..settings
+        };
+        assert_eq!(Plan::of(&no_gzip, &plain, &html), Plan::Vary);
+    }
+
+    #[test]
+    fn the_head_says_what_was_done() {
+        let fields = [
+            ("content-type", "text/html"),
+            ("content-length", "5000"),
+            ("accept-ranges", "bytes"),
+            ("etag", "\"a\""),
+            ("vary", "cookie"),
+        ];
+        let mut head = response(200, &fields);
+        Plan::Encode(Zstd).mark(&mut head);
+        assert_eq!(head.headers["content-encoding"], "zstd");
+        assert_eq!(head.headers["etag"], "W/\"a\"");
+        let vary: Vec<_> = head.headers.get_all("vary").iter().collect();
+        assert_eq!(vary, ["cookie", "accept-encoding"]);
+        assert!(!head.headers.contains_key("content-length"));
+        assert!(!head.headers.contains_key("accept-ranges"));
+
+        let mut head = response(
+            200,
+            &[("etag", "W/\"a\""), ("vary", "Cookie, Accept-Encoding")],
+        );
+        Plan::Encode(Gzip).mark(&mut head);
+        assert_eq!(head.headers["etag"], "W/\"a\"");
+        assert_eq!(head.headers.get_all("vary").iter().count(), 1);
+
+        let mut head = response(200, &[("content-length", "5000")]);
+        Plan::Vary.mark(&mut head);
+        assert_eq!(head.headers["content-length"], "5000");
+        assert_eq!(head.headers["vary"], "accept-encoding");
+
+        let mut head = response(200, &[]);
+        Plan::Leave.mark(&mut head);
+        assert!(head.headers.is_empty());
+    }
+}
