@@ -336,7 +336,7 @@ fn match_key(
     Ok(CertifiedKey::new(chain, key))
 }
 
-fn read_bounded(path: &Path) -> Result<Vec<u8>, BundleError> {
+pub(crate) fn read_bounded(path: &Path) -> Result<Vec<u8>, BundleError> {
     let unreadable = |source| BundleError::Unreadable {
         path: path.to_owned(),
         source,

@@ -1,0 +1,152 @@
+//! Each refusal, its end, and the limits of what is kept.
+
+#![allow(clippy::unwrap_used)]
+
+use std::time::UNIX_EPOCH;
+
+use super::*;
+
+const MINUTE: Duration = Duration::from_secs(60);
+const BUDGET: Budget = Budget {
+    orders_per_week: 3,
+    failures_per_hour: 2,
+};
+
+fn start() -> SystemTime {
+    UNIX_EPOCH + Duration::from_secs(1_800_000_000)
+}
+
+fn refused(ledger: &Ledger, now: SystemTime) -> Refusal {
+    ledger.may_try(BUDGET, true, true, now).unwrap_err()
+}
+
+#[test]
+fn waits_double_up_to_six_hours_and_are_spread() {
+    let minutes: Vec<u64> = (1..10)
+        .map(|failures| backoff(failures, 0).as_secs() / 60)
+        .collect();
+    assert_eq!(minutes, [5, 10, 20, 40, 80, 160, 320, 360, 360]);
+    assert_eq!(backoff(1, u64::MAX), 6 * MINUTE);
+    assert_eq!(backoff(u32::MAX, u64::MAX), BACKOFF_MAX + BACKOFF_MAX / 5);
+}
+
+#[test]
+fn at_most_four_attempts_fall_into_the_first_hour() {
+    let mut ledger = Ledger::default();
+    let mut now = start();
+    let mut attempts = 0;
+    while now < start() + HOUR {
+        attempts += 1;
+        ledger.failed("no".to_owned(), None, 0, now);
+        now = ledger.backoff_until.unwrap();
+    }
+    assert_eq!(attempts, 4);
+}
+
+#[test]
+fn a_failure_is_waited_out_and_an_operator_may_pass_over_it() {
+    let mut ledger = Ledger::default();
+    ledger.failed("no".to_owned(), None, 0, start());
+    let refusal = refused(&ledger, start());
+    assert_eq!(
+        refusal,
+        Refusal::Backoff {
+            until: start() + 5 * MINUTE
+        }
+    );
+    assert!(ledger.may_try(BUDGET, true, false, start()).is_ok());
+    assert!(
+        ledger
+            .may_try(BUDGET, true, true, start() + 5 * MINUTE)
+            .is_ok()
+    );
+}
+
+#[test]
+fn the_ca_s_retry_after_binds_the_operator_too() {
+    let mut ledger = Ledger::default();
+    ledger.failed("slow down".to_owned(), Some(90 * MINUTE), 0, start());
+    let refusal = ledger.may_try(BUDGET, true, false, start()).unwrap_err();
+    assert_eq!(refusal.until(), start() + 90 * MINUTE);
+    assert!(
+        refusal.to_string().contains("2027-01-15T09:30:00Z"),
+        "{refusal}"
+    );
+    ledger.failed("slow down".to_owned(), Some(Duration::MAX), 0, start());
+    assert_eq!(ledger.retry_after, Some(start() + RETRY_AFTER_MAX));
+}
+
+#[test]
+fn failures_of_an_hour_are_bounded_whoever_asks() {
+    let mut ledger = Ledger::default();
+    ledger.failed("no".to_owned(), None, 0, start());
+    ledger.failed("no".to_owned(), None, 0, start() + MINUTE);
+    let refusal = ledger
+        .may_try(BUDGET, false, false, start() + 2 * MINUTE)
+        .unwrap_err();
+    assert_eq!(
+        refusal,
+        Refusal::Failures {
+            count: 2,
+            until: start() + HOUR
+        }
+    );
+    assert!(ledger.may_try(BUDGET, false, false, start() + HOUR).is_ok());
+}
+
+#[test]
+fn orders_of_a_week_are_bounded_but_an_unfinished_one_may_be_finished() {
+    let mut ledger = Ledger::default();
+    for day in 0..3 {
+        ledger.ordering(start() + day * 24 * HOUR);
+        ledger.succeeded("ca");
+    }
+    let now = start() + 3 * 24 * HOUR;
+    let refusal = refused(&ledger, now);
+    assert_eq!(refusal.until(), start() + WEEK);
+    assert!(refusal.to_string().contains("3 certificates"), "{refusal}");
+    assert!(ledger.may_try(BUDGET, false, true, now).is_ok());
+    assert!(ledger.may_try(BUDGET, true, true, start() + WEEK).is_ok());
+}
+
+#[test]
+fn a_clock_that_was_ahead_does_not_hold_orders_back_for_years() {
+    let mut ledger = Ledger::default();
+    for _ in 0..3 {
+        ledger.ordering(start() + 1000 * WEEK);
+    }
+    assert!(refused(&ledger, start()).until() <= start() + WEEK);
+}
+
+#[test]
+fn success_forgets_failures_and_advice_but_not_orders() {
+    let mut ledger = Ledger::default();
+    ledger.ordering(start());
+    ledger.failed("no".to_owned(), Some(MINUTE), 0, start());
+    ledger.advice = Some(Advice {
+        certificate: "a.1".to_owned(),
+        window: None,
+        ask_again: start(),
+    });
+    ledger.succeeded("ca");
+    assert_eq!(
+        ledger,
+        Ledger {
+            tried: vec![start()],
+            directory: Some("ca".to_owned()),
+            ..Ledger::default()
+        }
+    );
+}
+
+#[test]
+fn what_is_kept_is_bounded() {
+    let mut ledger = Ledger::default();
+    for _ in 0..MOMENTS_MAX + 5 {
+        ledger.ordering(start());
+        ledger.failed("x".repeat(ERROR_CHARS_MAX * 2), None, 0, start());
+    }
+    assert_eq!(ledger.tried.len(), MOMENTS_MAX);
+    assert_eq!(ledger.failed.len(), MOMENTS_MAX);
+    assert_eq!(ledger.error.unwrap().len(), ERROR_CHARS_MAX);
+}

@@ -1,0 +1,285 @@
+//! One attempt for one site: the CA is chosen, asked or ordered from, and what came of it is noted on disk.
+
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use instant_acme::CertificateIdentifier;
+use tokio::sync::Mutex;
+
+use super::{AcmeSite, Settings};
+use crate::account::{self, Ca, CaSettings, on_disk};
+use crate::ari;
+use crate::budget::Ledger;
+use crate::bundle::Bundle;
+use crate::challenge::Challenges;
+use crate::order::{OrderError, Wanted, obtain, with_sources};
+use crate::preflight::{self, Preflight};
+use crate::schedule::Why;
+use crate::store::Store;
+
+/// What an attempt works with; it has no part in what the keeper does meanwhile.
+pub(super) struct Attempt {
+    pub(super) site: AcmeSite,
+    pub(super) ledger: Ledger,
+    /// The certificate that is in use.
+    pub(super) certificate: Option<CertificateIdentifier<'static>>,
+    pub(super) settings: Arc<Settings>,
+    pub(super) store: Store,
+    pub(super) challenges: Arc<Challenges>,
+    /// Held while an account is looked for, so that two sites do not register two.
+    pub(super) registering: Arc<Mutex<()>>,
+}
+
+/// What came of it. The ledger is stored already.
+pub(super) enum Outcome {
+    Advised(Ledger),
+    Issued {
+        ledger: Ledger,
+        bundle: Bundle,
+    },
+    Failed {
+        ledger: Ledger,
+        has_unfinished: bool,
+        error: String,
+    },
+}
+
+// === impl Attempt ===
+
+impl Attempt {
+    /// Asks the CA of the certificate when it should be renewed.
+    pub(super) async fn ask(mut self) -> Outcome {
+        let Some(certificate) = self.certificate.clone() else {
+            return Outcome::Advised(self.ledger);
+        };
+        let before = self.ledger.advice.take();
+        let advice = match self.open(self.ca_in_use()).await {
+            Ok(ca) => ari::ask(&ca, &certificate, before).await,
+            Err(error) => {
+                let (site, error) = (&self.site.host, with_sources(&error));
+                tracing::warn!(site, error, "cannot ask the CA when to renew");
+                ari::unanswered(certificate.to_string(), before, SystemTime::now())
+            }
+        };
+        self.ledger.advice = Some(advice);
+        if let Err(error) = self.note().await {
+            let (site, error) = (&self.site.host, with_sources(&error));
+            tracing::error!(site, error, "cannot note the CA's advice");
+        }
+        Outcome::Advised(self.ledger)
+    }
+
+    /// Orders a certificate, or finishes an order.
+    pub(super) async fn order(mut self, why: Why) -> Outcome {
+        let site = self.site.host.clone();
+        tracing::info!(site, %why, "ordering a certificate");
+        let settings = Arc::clone(&self.settings);
+        let ca = choose(&settings.cas, self.ledger.failures);
+        let mut retry_after = None;
+        let obtained = match self.try_at(ca, &mut retry_after).await {
+            Err(error) if error.problem() == Some("accountDoesNotExist") => {
+                tracing::warn!(
+                    site,
+                    directory = ca.directory,
+                    "the CA does not know the account any more; registering anew"
+                );
+                self.start_over(ca, &mut retry_after).await
+            }
+            other => other,
+        };
+        match obtained {
+            Ok(bundle) => {
+                self.ledger.succeeded(&ca.directory);
+                if let Err(error) = self.note().await {
+                    let error = with_sources(&error);
+                    tracing::error!(
+                        site,
+                        error,
+                        "cannot note the success; the certificate is stored"
+                    );
+                }
+                let not_after = crate::text(bundle.not_after);
+                tracing::info!(
+                    site,
+                    not_after,
+                    issuer = bundle.issuer,
+                    "obtained a certificate"
+                );
+                Outcome::Issued {
+                    ledger: self.ledger,
+                    bundle,
+                }
+            }
+            Err(error) => self.failed(&error, retry_after).await,
+        }
+    }
+
+    async fn try_at(
+        &mut self,
+        settings: &CaSettings,
+        retry_after: &mut Option<std::time::Duration>,
+    ) -> Result<Bundle, OrderError> {
+        let (store, host) = (self.store.clone(), self.site.host.clone());
+        let has_unfinished = on_disk(move || store.pending(&host)).await??.is_some();
+        if !has_unfinished {
+            self.preflight().await?;
+        }
+        // A disk that takes nothing is found out before anybody is bothered.
+        self.note().await?;
+        let ca = self.open(settings).await?;
+        let wanted = Wanted {
+            host: self.site.host.clone(),
+            names: self.site.names.clone(),
+            key: self.settings.key,
+            prefer: self.settings.prefer,
+            profile: settings.profile.clone(),
+            replaces: self.replaces(&ca),
+        };
+        let obtained = obtain(
+            &wanted,
+            &ca,
+            &self.store,
+            &self.challenges,
+            &mut self.ledger,
+        )
+        .await;
+        if obtained.is_err() {
+            *retry_after = ca.patience.wanted();
+        }
+        obtained
+    }
+
+    async fn start_over(
+        &mut self,
+        ca: &CaSettings,
+        retry_after: &mut Option<std::time::Duration>,
+    ) -> Result<Bundle, OrderError> {
+        let (store, host, directory) = (
+            self.store.clone(),
+            self.site.host.clone(),
+            ca.directory.clone(),
+        );
+        on_disk(move || {
+            store.forget_account(&directory)?;
+            store.forget_pending(&host)
+        })
+        .await??;
+        self.try_at(ca, retry_after).await
+    }
+
+    async fn preflight(&self) -> Result<(), OrderError> {
+        if self.settings.preflight == Preflight::Off {
+            return Ok(());
+        }
+        for name in &self.site.names {
+            let looked = preflight::look(name, self.settings.preflight_via, &self.challenges).await;
+            let Err(reason) = looked else { continue };
+            if self.settings.preflight == Preflight::Require {
+                return Err(OrderError::Preflight {
+                    name: name.clone(),
+                    reason,
+                });
+            }
+            tracing::warn!(
+                name,
+                reason,
+                "the name does not seem to lead to this proxy over http; the CA is asked all the same"
+            );
+        }
+        Ok(())
+    }
+
+    async fn failed(
+        mut self,
+        error: &OrderError,
+        retry_after: Option<std::time::Duration>,
+    ) -> Outcome {
+        let text = with_sources(error);
+        self.ledger.failed(
+            text.clone(),
+            retry_after,
+            fastrand::u64(..),
+            SystemTime::now(),
+        );
+        let site = &self.site.host;
+        let until = self.ledger.backoff_until.max(self.ledger.retry_after);
+        let next = until.map(crate::text);
+        tracing::error!(
+            site,
+            error = text,
+            next,
+            "no certificate was obtained; what is served stays as it is"
+        );
+        if let Err(error) = self.note().await {
+            let error = with_sources(&error);
+            tracing::error!(site, error, "cannot note the failure");
+        }
+        let (store, host) = (self.store.clone(), self.site.host.clone());
+        let pending = on_disk(move || store.pending(&host)).await;
+        Outcome::Failed {
+            ledger: self.ledger,
+            has_unfinished: matches!(pending, Ok(Ok(Some(_)))),
+            error: text,
+        }
+    }
+
+    async fn open(&self, settings: &CaSettings) -> Result<Ca, OrderError> {
+        let _turn = self.registering.lock().await;
+        account::open(settings, &self.store).await
+    }
+
+    async fn note(&self) -> Result<(), OrderError> {
+        let (store, host) = (self.store.clone(), self.site.host.clone());
+        let ledger = self.ledger.clone();
+        on_disk(move || store.store_ledger(&host, &ledger)).await??;
+        Ok(())
+    }
+
+    /// The CA that issued the certificate in use, else the first one.
+    fn ca_in_use(&self) -> &CaSettings {
+        let cas = &self.settings.cas;
+        let issued = self.ledger.directory.as_ref();
+        cas.iter()
+            .find(|ca| Some(&ca.directory) == issued)
+            .unwrap_or(&cas[0])
+    }
+
+    /// RFC 9773 s5: "Clients SHOULD include this field in new-order requests if there is a clear predecessor
+    /// certificate", which is known only to the CA that issued it.
+    fn replaces(&self, ca: &Ca) -> Option<CertificateIdentifier<'static>> {
+        let is_theirs = self.ledger.directory.as_deref() == Some(ca.directory.as_str());
+        self.certificate.clone().filter(|_| is_theirs)
+    }
+}
+
+/// The first CA, as long as it does not fail [`FALLBACK_AFTER`] times in a row; after that, each in its turn.
+fn choose(cas: &[CaSettings], failures: u32) -> &CaSettings {
+    let turn = (failures + 1).saturating_sub(FALLBACK_AFTER) as usize;
+    &cas[turn % cas.len()]
+}
+
+/// After so many failures the next CA is tried.
+const FALLBACK_AFTER: u32 = 2;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_fallback_is_tried_after_two_failures_and_then_in_turn() {
+        let ca = |directory: &str| CaSettings {
+            directory: directory.to_owned(),
+            contact: Vec::new(),
+            ca_root: None,
+            eab: None,
+            profile: None,
+        };
+        let two = [ca("a"), ca("b")];
+        let chosen: Vec<&str> = (0..6)
+            .map(|failures| &*choose(&two, failures).directory)
+            .collect();
+        assert_eq!(chosen, ["a", "a", "b", "a", "b", "a"]);
+        let one = [ca("a")];
+        assert!((0..6).all(|failures| choose(&one, failures).directory == "a"));
+    }
+}
