@@ -22,7 +22,7 @@ use crate::caller::Caller;
 use crate::change::{Next, Retired};
 use crate::cutover::{Cutover, Event, Outcome, Ticket};
 use crate::failpoint::{self, Failpoint};
-use crate::hooks::{Prepared, Reloader, StatusExtra};
+use crate::hooks::{Certificates, Prepared, Reloader, StatusExtra};
 use crate::host::Host;
 use crate::inflight::Inflight;
 use crate::journal::Journal;
@@ -96,6 +96,7 @@ pub(crate) struct Parts {
     pub publications: watch::Sender<u64>,
     pub reloader: Arc<dyn Reloader>,
     pub status_extra: Arc<dyn StatusExtra>,
+    pub certificates: Arc<dyn Certificates>,
 }
 
 pub(crate) struct Driver {
@@ -106,6 +107,7 @@ pub(crate) struct Driver {
     publications: watch::Sender<u64>,
     reloader: Arc<dyn Reloader>,
     status_extra: Arc<dyn StatusExtra>,
+    certificates: Arc<dyn Certificates>,
     messages: mpsc::Sender<Message>,
     cutovers: HashMap<Host, Cutover>,
     wakes: HashMap<Host, Instant>,
@@ -187,6 +189,7 @@ impl Driver {
             publications: parts.publications,
             reloader: parts.reloader,
             status_extra: parts.status_extra,
+            certificates: parts.certificates,
             messages,
             cutovers: HashMap::new(),
             wakes: HashMap::new(),

@@ -14,7 +14,7 @@ use tracing::{info, warn};
 
 use crate::change::{add_new_sites, first_table};
 use crate::driver::{Driver, DriverHandle, Parts, Stopper};
-use crate::hooks::{Reloader, StatusExtra};
+use crate::hooks::{Certificates, Reloader, StatusExtra};
 use crate::journal::{Journal, JournalError, read_last, timestamp};
 use crate::prober;
 use crate::server::{ControlSocket, SocketError, SocketOptions};
@@ -55,6 +55,8 @@ pub struct ServeOptions {
     pub reloader: Arc<dyn Reloader>,
     /// Adds to `status`.
     pub status_extra: Arc<dyn StatusExtra>,
+    /// Answers `certs`.
+    pub certificates: Arc<dyn Certificates>,
 }
 
 /// The control side at work.
@@ -161,6 +163,7 @@ impl Opened {
             publications,
             reloader: options.reloader,
             status_extra: options.status_extra,
+            certificates: options.certificates,
         });
         Ok(Running {
             driver: tokio::spawn(driver),

@@ -126,6 +126,7 @@ impl Daemon {
             },
             reloader,
             status_extra: Arc::new(NoHooks),
+            certificates: Arc::new(NoHooks),
         };
         let running = opened.serve(options).await.expect("served");
         Daemon { dir, running }

@@ -68,6 +68,10 @@ pub enum Verb {
         /// How many: `1 <= last <= HISTORY_LAST_MAX`.
         last: usize,
     },
+    /// All certificates and when they are renewed.
+    CertsList,
+    /// Renew certificates that are due; with `force` all.
+    CertsRenew,
 }
 
 /// How a change is made.
@@ -103,7 +107,7 @@ pub enum WireError {
     Unreadable(String),
     /// No such verb.
     #[error(
-        "{0:?} is no verb: try status, switch, rollback, drain, maintenance, pause, resume, reload or history"
+        "{0:?} is no verb: try status, switch, rollback, drain, maintenance, pause, resume, reload, history or certs"
     )]
     UnknownVerb(String),
     /// A verb lacks what it acts on.
@@ -202,14 +206,19 @@ impl Verb {
             Verb::Resume => "resume",
             Verb::Reload => "reload",
             Verb::History { .. } => "history",
+            Verb::CertsList | Verb::CertsRenew => "certs",
         }
     }
 
     fn takes(self, option: &str) -> bool {
         match option {
             "site" => !matches!(self, Verb::Reload | Verb::History { .. }),
-            "note" => !matches!(self, Verb::Status | Verb::History { .. }),
-            "force" => matches!(self, Verb::Switch(_) | Verb::Rollback),
+            "note" => !matches!(
+                self,
+                Verb::Status | Verb::History { .. } | Verb::CertsList | Verb::CertsRenew
+            ),
+            "force" => matches!(self, Verb::Switch(_) | Verb::Rollback | Verb::CertsRenew),
+            "action" => matches!(self, Verb::CertsList | Verb::CertsRenew),
             "drain_timeout" | "no_wait" => {
                 matches!(self, Verb::Switch(_) | Verb::Rollback | Verb::Drain(_))
             }
@@ -239,6 +248,8 @@ struct Fields {
     on: Option<bool>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     last: Option<usize>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    action: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     site: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -279,6 +290,8 @@ impl Fields {
             }
             Verb::Maintenance(on) => fields.on = Some(on),
             Verb::History { last } => fields.last = Some(last),
+            Verb::CertsList => fields.action = Some("list".to_owned()),
+            Verb::CertsRenew => fields.action = Some("renew".to_owned()),
             Verb::Status | Verb::Rollback | Verb::Pause | Verb::Resume | Verb::Reload => {}
         }
         fields
@@ -355,6 +368,11 @@ impl Fields {
                 }
                 Ok(Verb::History { last })
             }
+            "certs" => match self.action.as_deref() {
+                Some("list") => Ok(Verb::CertsList),
+                Some("renew") => Ok(Verb::CertsRenew),
+                _ => Err(missing("certs", "list or renew")),
+            },
             other => Err(unknown_verb(other)),
         }
     }
@@ -366,6 +384,7 @@ impl Fields {
             ("undo", self.undo),
             ("on", self.on.is_some()),
             ("last", self.last.is_some()),
+            ("action", self.action.is_some()),
             ("site", self.site.is_some()),
             ("note", self.note.is_some()),
             ("drain_timeout", self.drain_timeout_ms.is_some()),
@@ -386,7 +405,7 @@ impl Fields {
     }
 }
 
-const VERBS: [&str; 9] = [
+const VERBS: [&str; 10] = [
     "status",
     "switch",
     "rollback",
@@ -396,6 +415,7 @@ const VERBS: [&str; 9] = [
     "resume",
     "reload",
     "history",
+    "certs",
 ];
 
 fn unknown_verb(verb: &str) -> WireError {

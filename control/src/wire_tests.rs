@@ -64,6 +64,10 @@ fn what_is_no_request_is_refused_in_words_that_help() {
         ("status --force", "does not take force"),
         ("reload --site mana.so", "does not take site"),
         ("history 0", "1 to 1000"),
+        ("certs", "list or renew"),
+        ("certs import", "too many"),
+        ("certs list --force", "does not take force"),
+        ("certs renew --note why", "does not take note"),
         ("history 1001", "1 to 1000"),
         ("switch green --drain-timeout 25h", "24h"),
         ("switch green --site a..b", "host name"),
@@ -106,6 +110,8 @@ fn any_verb() -> impl Strategy<Value = Verb> {
         Just(Verb::Pause),
         Just(Verb::Resume),
         Just(Verb::Reload),
+        Just(Verb::CertsList),
+        Just(Verb::CertsRenew),
         (1..=HISTORY_LAST_MAX).prop_map(|last| Verb::History { last }),
     ]
 }

@@ -128,6 +128,7 @@ fn as_option(word: &str) -> Option<(&str, Option<&str>)> {
 fn known_option(name: &str) -> Result<(&'static str, Kind), WordsError> {
     Ok(match name.replace('-', "_").as_str() {
         "slot" => ("slot", Kind::Text),
+        "action" => ("action", Kind::Text),
         "site" => ("site", Kind::Text),
         "note" => ("note", Kind::Text),
         "undo" => ("undo", Kind::Flag),
@@ -154,6 +155,7 @@ fn positional(verb: &str, word: String) -> Result<(&'static str, Value), WordsEr
         }),
         ("maintenance", "on") => Ok(("on", Value::from(true))),
         ("maintenance", "off") => Ok(("on", Value::from(false))),
+        ("certs", "list" | "renew") => Ok(("action", Value::from(word))),
         ("history", number) => Ok(("last", Kind::Number.read("history", number)?)),
         _ => Err(WordsError::Stray(word)),
     }

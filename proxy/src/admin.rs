@@ -90,6 +90,7 @@ fn metrics(shared: &Shared) -> Response<Full<Bytes>> {
     let table = shared.published.load();
     let connections = shared.connections.open();
     let dropped = shared.access.dropped();
+    shared.metrics.challenges(shared.challenges.count());
     match shared.metrics.render(&table, connections, dropped) {
         Ok(text) => {
             let mut response = page(StatusCode::OK, text);

@@ -1,4 +1,4 @@
-//! The answers that the proxy gives itself: redirects and error pages.
+//! The answers that the proxy gives itself: redirects, challenges and error pages.
 //!
 //! Owns their heads and bodies. Does not decide which one is due (`edge.rs`, `fault.rs`).
 
@@ -84,6 +84,28 @@ pub fn redirect(
     Answer {
         head: ResponseHeader::from(parts),
         body: body_for(Some(method), body),
+    }
+}
+
+/// The answer to an HTTP-01 challenge.
+///
+/// RFC 8555 s8.3: "The path at which the resource is provisioned" answers with the key authorization alone.
+pub fn challenge(authorization: &str, method: &Method, request_id: &HeaderValue) -> Answer {
+    let (mut parts, ()) = http::Response::new(()).into_parts();
+    let fields = &mut parts.headers;
+    fields.insert(
+        header::CONTENT_TYPE,
+        HeaderValue::from_static("application/octet-stream"),
+    );
+    fields.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    fields.insert(
+        header::CONTENT_LENGTH,
+        HeaderValue::from(authorization.len()),
+    );
+    fields.insert(X_REQUEST_ID, request_id.clone());
+    Answer {
+        head: ResponseHeader::from(parts),
+        body: body_for(Some(method), authorization.to_owned()),
     }
 }
 

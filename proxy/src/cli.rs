@@ -5,6 +5,7 @@
 //! the daemon at the other end of the control socket.
 
 mod arguments;
+mod certs;
 mod check;
 mod exit;
 mod history;
@@ -97,6 +98,7 @@ fn carry_out(arguments: Arguments, daemon: &dyn Daemon, terminal: &mut Terminal<
         },
         Command::Demo => served(daemon.demo(), terminal),
         Command::Check(file) => check::check(&file.config, global.json, terminal),
+        Command::Certs(verb) => certs::carry_out(verb, &global, terminal),
         Command::Remote(remote) => remote::call(remote, &global, terminal),
     }
 }

@@ -8,6 +8,7 @@
 //! changes it cannot make. Relative paths are kept as they are written and so are relative to the working directory of
 //! the process, not to the file.
 
+pub mod acme;
 mod addresses;
 mod check;
 mod client;
@@ -33,6 +34,7 @@ use mana_control::SiteSettings;
 
 use crate::client_address::ClientRules;
 
+pub use acme::{Acme, AcmeCa, EabConfig, First};
 pub use compression::Compression;
 pub use fault::Fault;
 pub use limits::Limits;
@@ -75,6 +77,8 @@ pub struct Config {
     pub client: ClientRules,
     /// `[compression]`
     pub compression: Compression,
+    /// `[acme]`
+    pub acme: Acme,
     /// `[[site]]`, one or more, in the order of the file. Hosts and aliases are unique over all of them.
     pub sites: Vec<SiteConfig>,
 }
@@ -178,14 +182,14 @@ pub struct SiteConfig {
 pub enum CertificateSource {
     /// `"self-signed"`: made at each start, trusted by nobody. For development.
     SelfSigned,
-    /// `{ chain = "cert.pem", key = "key.pem" }`: PEM files, leaf first. Read at start, at a reload and by `check`.
+    /// `{ chain = "cert.pem", key = "key.pem" }`: PEM files, leaf first. Read at start, by `check`, and whenever they change.
     Files {
         /// The certificate and its intermediates.
         chain: PathBuf,
         /// The private key of the first certificate.
         key: PathBuf,
     },
-    /// `"acme"`: ordered and renewed by the proxy itself. No file can ask for it yet: it is a fault in this build.
+    /// `"acme"`: ordered from a CA and renewed by the proxy itself, for the host and all aliases; see [`Acme`].
     Acme,
 }
 

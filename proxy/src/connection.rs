@@ -26,6 +26,7 @@ use crate::head::{HeadFault, HeadLimits, HeadScan, leading_empty_lines, scan};
 use crate::listen::Begins;
 use crate::per_address::Counted;
 use crate::proxy_protocol::{self, Source};
+use crate::tls::is_challenge;
 use crate::worker::{Accepted, Phase, Settings, Worker};
 
 /// Serves a connection to its end.
@@ -63,6 +64,11 @@ pub async fn serve(accepted: Accepted, worker: Arc<Worker>) {
                 return;
             };
             match done {
+                Ok(Ok(mut tls)) if is_challenge(&tls) => {
+                    // The CA has seen what it came for. However the end goes, the connection is over.
+                    timeout(LINGER_TIME, tls.shutdown()).await.ok();
+                    return;
+                }
                 Ok(Ok(tls)) => Transport::Tls(Box::new(tls)),
                 Ok(Err(error)) => {
                     worker.shared.metrics.reject("handshake");

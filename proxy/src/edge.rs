@@ -1,12 +1,13 @@
 //! The first decision about a request: redirect it, refuse it, or forward it to a site.
 //!
 //! Owns which names lead where. Pure: the head and the table in, a verdict out. Runs after the head was found to be
-//! well formed (`head.rs`) and before anything is sent to an upstream. ACME challenges will be answered here, before
-//! every other rule.
+//! well formed (`head.rs`) and before anything is sent to an upstream. ACME challenges come before every other rule.
 
 use std::sync::Arc;
 
 use http::{Method, StatusCode};
+use mana_certs::Challenges;
+use mana_certs::challenge::HTTP_PATH;
 use mana_control::{NameRole, Site, Table};
 
 use crate::client_address::Peer;
@@ -57,6 +58,8 @@ pub enum HttpsPort {
 /// What is done with a request.
 #[derive(Clone, Debug)]
 pub enum Verdict {
+    /// Answer the challenge of a CA, or 404 where the token is not on offer.
+    Challenge(Option<Arc<str>>),
     /// Send the client to `location`.
     Redirect {
         /// Whose name was asked for.
@@ -78,7 +81,19 @@ pub enum Verdict {
 }
 
 /// Decides what is done with a request.
-pub fn verdict(asked: Asked<'_>, table: &Table, https_port: HttpsPort) -> Verdict {
+pub fn verdict(
+    asked: Asked<'_>,
+    table: &Table,
+    https_port: HttpsPort,
+    challenges: &Challenges,
+) -> Verdict {
+    // RFC 8555 s8.3: a CA asks on port 80, and follows redirects to where nobody may have a certificate yet; so it is
+    // answered on every listener, for any host.
+    if let Some(token) = asked.path_and_query.strip_prefix(HTTP_PATH)
+        && challenges.is_answering()
+    {
+        return Verdict::Challenge(challenges.http(token));
+    }
     if asked.method == Method::TRACE || asked.method == Method::CONNECT {
         return Verdict::Refuse {
             status: StatusCode::METHOD_NOT_ALLOWED,
@@ -199,7 +214,13 @@ mod tests {
             authority,
             path_and_query: path,
         };
-        match verdict(asked, &table(), HttpsPort::Port(8443)) {
+        match verdict(
+            asked,
+            &table(),
+            HttpsPort::Port(8443),
+            &Challenges::default(),
+        ) {
+            Verdict::Challenge(_) => "challenge".to_owned(),
             Verdict::Redirect {
                 status, location, ..
             } => format!("{} {location}", status.as_u16()),
@@ -298,7 +319,8 @@ mod tests {
                 authority,
                 path_and_query: "/",
             };
-            let found = match verdict(asked, &table, HttpsPort::Port(443)) {
+            let found = match verdict(asked, &table, HttpsPort::Port(443), &Challenges::default()) {
+                Verdict::Challenge(_) => "challenge".to_owned(),
                 Verdict::Redirect { status, .. } | Verdict::Refuse { status, .. } => {
                     status.as_u16().to_string()
                 }
@@ -317,14 +339,54 @@ mod tests {
             authority,
             path_and_query: "/",
         };
-        let table = table();
+        let (table, challenges) = (table(), Challenges::default());
         assert!(matches!(
-            verdict(asked("mana.so:8080"), &table, HttpsPort::None),
+            verdict(asked("mana.so:8080"), &table, HttpsPort::None, &challenges),
             Verdict::Forward(_)
         ));
-        match verdict(asked("www.mana.so:8080"), &table, HttpsPort::None) {
+        match verdict(
+            asked("www.mana.so:8080"),
+            &table,
+            HttpsPort::None,
+            &challenges,
+        ) {
             Verdict::Redirect { location, .. } => assert_eq!(location, "http://mana.so:8080/"),
             other => panic!("{other:?}"),
         }
+    }
+
+    #[test]
+    fn a_challenge_is_answered_before_every_other_rule_and_only_while_it_is_on_offer() {
+        let challenges = Arc::new(Challenges::default());
+        let ask = |authority: &str, path: &str| {
+            let asked = Asked {
+                scheme: Scheme::Http,
+                peer: Peer::Stranger,
+                method: &Method::GET,
+                authority,
+                path_and_query: path,
+            };
+            match verdict(asked, &table(), HttpsPort::Port(443), &challenges) {
+                Verdict::Challenge(answer) => answer.map(|answer| answer.to_string()),
+                other => Some(format!("{other:?}").chars().take(6).collect()),
+            }
+        };
+        let path = "/.well-known/acme-challenge/token";
+        let _offer = challenges.offer_http("token", "token.thumb");
+        // Without a site that needs it, the path is the upstream's.
+        assert_eq!(ask("mana.so", path).as_deref(), Some("Redire"));
+        challenges.answer(true);
+        for authority in ["mana.so", "WWW.mana.so.", "evil.example", "", "1.2.3.4:80"] {
+            let answer = ask(authority, path);
+            assert_eq!(answer.as_deref(), Some("token.thumb"), "{authority}");
+        }
+        for tail in ["", "/", "x", "?x", "/../token", "%2e"] {
+            assert_eq!(ask("mana.so", &format!("{path}{tail}x")), None, "{tail}");
+        }
+        assert_eq!(ask("mana.so", "/.well-known/acme-challenge/"), None);
+        let long = format!("{HTTP_PATH}{}", "a".repeat(10_000));
+        assert_eq!(ask("mana.so", &long), None);
+        let other = ask("mana.so", "/.well-known/other");
+        assert_eq!(other.as_deref(), Some("Redire"));
     }
 }

@@ -18,7 +18,7 @@ use pingora::protocols::http::ServerSession;
 use tokio::sync::Notify;
 
 use crate::access::{Record, Served};
-use crate::answer::{Answer, error_page, redirect};
+use crate::answer::{Answer, challenge, error_page, redirect};
 use crate::client_address::{Client, counted_under};
 use crate::client_io::ClientIo;
 use crate::config::Timeouts;
@@ -144,6 +144,15 @@ impl Request<'_> {
             return self.refuse(fault.status(), &fault.to_string()).await;
         }
         match self.verdict(&authority) {
+            Verdict::Challenge(Some(answer)) => {
+                let method = &self.session.req_header().method;
+                let answer = challenge(&answer, method, &self.record.request_id);
+                self.answer(answer).await
+            }
+            Verdict::Challenge(None) => {
+                let reason = "no certificate challenge with this token is on offer";
+                self.refuse(StatusCode::NOT_FOUND, reason).await
+            }
             Verdict::Redirect {
                 site,
                 status,
@@ -207,7 +216,8 @@ impl Request<'_> {
             path_and_query: head.uri.path_and_query().map_or("/", |path| path.as_str()),
         };
         let table = self.worker.shared.published.load();
-        verdict(asked, &table, self.worker.shared.https_port)
+        let shared = &self.worker.shared;
+        verdict(asked, &table, shared.https_port, &shared.challenges)
     }
 
     /// Finds an upstream that answers, and carries its answer to the client.

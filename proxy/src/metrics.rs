@@ -36,6 +36,10 @@ pub struct Metrics {
     slot_in_flight: IntGaugeVec,
     upstream_up: IntGaugeVec,
     certificate_expiry: IntGaugeVec,
+    certificate_next_attempt: IntGaugeVec,
+    certificate_attempts: IntCounterVec,
+    certificate_files_refused: IntCounterVec,
+    challenges: IntGauge,
 }
 
 impl Metrics {
@@ -147,6 +151,28 @@ impl Metrics {
                 "When the certificate that is served ends, as Unix time.",
                 &["site"],
             )?,
+            certificate_next_attempt: gauge(
+                "mana_proxy_certificate_next_attempt_timestamp_seconds",
+                "When the next certificate is ordered, as Unix time.",
+                &["site"],
+            )?,
+            certificate_attempts: counter(
+                "mana_proxy_certificate_attempts_total",
+                "Attempts to obtain a certificate from a CA, by result: issued or failed.",
+                &["site", "result"],
+            )?,
+            certificate_files_refused: counter(
+                "mana_proxy_certificate_files_refused_total",
+                "Changed certificate files that did not hold together; the certificate before is served on.",
+                &["site"],
+            )?,
+            challenges: register(
+                &registry,
+                IntGauge::new(
+                    "mana_proxy_certificate_challenges",
+                    "Challenges of CAs that are on offer.",
+                ),
+            )?,
             registry,
         })
     }
@@ -210,13 +236,15 @@ impl Metrics {
 
     /// Notes when the certificate of a site ends.
     pub fn certificate(&self, site: &str, not_after: std::time::SystemTime) {
-        let since = not_after
-            .duration_since(std::time::UNIX_EPOCH)
-            .unwrap_or_default();
-        let seconds = i64::try_from(since.as_secs()).unwrap_or(i64::MAX);
         self.certificate_expiry
             .with_label_values(&[site])
-            .set(seconds);
+            .set(unix_s(not_after));
+    }
+
+    /// Notes how many challenges are on offer.
+    pub fn challenges(&self, count: usize) {
+        self.challenges
+            .set(i64::try_from(count).unwrap_or(i64::MAX));
     }
 
     /// Everything in Prometheus' text format, version 0.0.4.
@@ -274,6 +302,38 @@ impl Metrics {
                 .set(i64::try_from(in_flight).unwrap_or(i64::MAX));
         }
     }
+}
+
+impl mana_certs::renew::Observe for Metrics {
+    fn served(&self, host: &str, not_after: std::time::SystemTime) {
+        self.certificate(host, not_after);
+    }
+
+    fn next_attempt(&self, host: &str, at: std::time::SystemTime) {
+        self.certificate_next_attempt
+            .with_label_values(&[host])
+            .set(unix_s(at));
+    }
+
+    fn attempted(&self, host: &str, is_issued: bool) {
+        let result = if is_issued { "issued" } else { "failed" };
+        self.certificate_attempts
+            .with_label_values(&[host, result])
+            .inc();
+    }
+
+    fn refused(&self, host: &str) {
+        self.certificate_files_refused
+            .with_label_values(&[host])
+            .inc();
+    }
+}
+
+fn unix_s(time: std::time::SystemTime) -> i64 {
+    let since = time
+        .duration_since(std::time::UNIX_EPOCH)
+        .unwrap_or_default();
+    i64::try_from(since.as_secs()).unwrap_or(i64::MAX)
 }
 
 fn register<C: prometheus::core::Collector + Clone + 'static>(

@@ -9,6 +9,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use arc_swap::ArcSwap;
+use mana_certs::store::Store;
+use mana_certs::{Challenges, renew};
 use mana_control::caller::{Allowed, Caller};
 use mana_control::hooks::StatusExtra;
 use mana_control::server::SocketOptions;
@@ -20,7 +22,7 @@ use tokio::sync::watch;
 
 use crate::access_log::AccessLog;
 use crate::admin;
-use crate::certificates::load_bundles;
+use crate::certificates::{Verbs, load_bundles, work};
 use crate::config::{Config, SiteConfig};
 use crate::descriptors::Descriptors;
 use crate::edge::{HttpsPort, Scheme};
@@ -134,9 +136,17 @@ where
 {
     let descriptors = Descriptors::of_limit(raise_file_limit(config.limits.connections));
     let metrics = Arc::new(Metrics::new()?);
-    let keyring = Arc::new(Keyring::new()?);
-    let bundles = load_bundles(&config.sites, &keyring, &metrics, SystemTime::now())?;
-    keyring.replace_all(bundles);
+    let challenges = Arc::new(Challenges::default());
+    let keyring = Arc::new(Keyring::new(Arc::clone(&challenges))?);
+    let loaded = load_bundles(&config, &keyring, &metrics, SystemTime::now())?;
+    keyring.replace_all(loaded.bundles, loaded.bare);
+    let parts = renew::Parts {
+        store: Store::at(&config.state_dir),
+        challenges: Arc::clone(&challenges),
+        publish: keyring.clone(),
+        observe: metrics.clone(),
+    };
+    let (keeper, keeping) = renew::start(parts, work(&config)?);
     let (access, access_thread) =
         AccessLog::open(&config.access_log.to, config.access_log.buffer_lines)?;
     let opened = open(&config.state_dir, &site_settings(&config.sites))?;
@@ -156,6 +166,7 @@ where
         published: opened.published(),
         settings: ArcSwap::from_pointee(settings_of(&config)),
         keyring,
+        challenges,
         https_port: match bound.https.first() {
             Some(address) => HttpsPort::Port(address.port()),
             None => HttpsPort::None,
@@ -172,14 +183,29 @@ where
     let mut signals = Signals::listen()?;
     let shutdown_deadline = config.server.shutdown_deadline;
     let (socket, workers) = (socket_options(&config), config.server.workers);
+    let sites = Arc::new(ArcSwap::from_pointee(config.sites.clone()));
+    let certificates = Arc::new(Verbs {
+        keeper: keeper.clone(),
+        keyring: Arc::clone(&shared.keyring),
+        sites: Arc::clone(&sites),
+    });
     let options = ServeOptions {
         socket,
-        reloader: Arc::new(FromFile::new(file, config, Arc::clone(&shared))),
+        reloader: Arc::new(FromFile::new(
+            file,
+            config,
+            Arc::clone(&shared),
+            keeper,
+            sites,
+        )),
+        certificates,
         status_extra: Arc::new(About::new(&shared, &bound, workers)),
     };
     let running = opened.serve(options).await?;
 
     let front = Front::start(&shared, listeners, workers)?;
+    // Behind the listeners: a CA that is asked comes to them at once.
+    let keeping = tokio::spawn(keeping);
     let admin = admin_listener
         .map(|(listener, _)| tokio::spawn(admin::serve(listener, Arc::clone(&shared))));
     announce(&bound, workers);
@@ -189,6 +215,8 @@ where
     }
 
     stop(&phase, &shared, front, shutdown_deadline).await;
+    // An order that is under way is on the disk, and is taken up at the next start.
+    keeping.abort();
     running.stop().await;
     if let Some(admin) = admin {
         admin.abort();

@@ -3,17 +3,21 @@
 //! Owns the choice of a certificate by name and everything of rustls; no other file of this crate touches it. Where
 //! bundles come from is `mana-certs`' matter.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
+use std::fmt;
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
-use mana_certs::{Bundle, Publish};
+use mana_certs::challenge::ALPN;
+use mana_certs::{Bundle, Challenges, Publish};
 use mana_control::host::comparable;
 use rustls::ServerConfig;
 use rustls::crypto::aws_lc_rs;
 use rustls::server::{ClientHello, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
+use tokio::net::TcpStream;
 use tokio_rustls::TlsAcceptor;
+use tokio_rustls::server::TlsStream;
 
 /// Bundles by name, and the TLS configuration that serves them.
 ///
@@ -36,15 +40,18 @@ pub enum TlsError {
 }
 
 impl Keyring {
-    /// An empty keyring: handshakes fail until a bundle is published.
+    /// An empty keyring: handshakes fail until a bundle is published. `challenges` are answered by TLS-ALPN-01.
     ///
-    /// TLS 1.2 and 1.3; ALPN h2, then http/1.1; X25519MLKEM768 first among the groups (rustls' own order); tickets with
+    /// TLS 1.2 and 1.3; ALPN h2, then http/1.1, then acme-tls/1; X25519MLKEM768 first among the groups (rustls' own order); tickets with
     /// keys that rotate every six hours; no early data, which could be replayed.
     ///
     /// # Errors
     /// See [`TlsError`]; neither happens on a machine with random numbers.
-    pub fn new() -> Result<Keyring, TlsError> {
-        let bundles = Arc::new(Bundles::default());
+    pub fn new(challenges: Arc<Challenges>) -> Result<Keyring, TlsError> {
+        let bundles = Arc::new(Bundles {
+            current: ArcSwap::default(),
+            challenges,
+        });
         let provider = Arc::new(aws_lc_rs::default_provider());
         let resolver: Arc<dyn ResolvesServerCert> = bundles.clone();
         let mut config = ServerConfig::builder_with_provider(provider)
@@ -52,7 +59,7 @@ impl Keyring {
             .map_err(TlsError::Versions)?
             .with_no_client_auth()
             .with_cert_resolver(resolver);
-        config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+        config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec(), ALPN.to_vec()];
         config.ticketer = aws_lc_rs::Ticketer::new().map_err(TlsError::Ticketer)?;
         // One resumption per handshake is what browsers use; a second ticket is work and bytes for nothing.
         config.send_tls13_tickets = 1;
@@ -86,8 +93,12 @@ impl Keyring {
     }
 
     /// Puts all of these in the place of all that were there; the first one is for clients that name no host.
-    pub fn replace_all(&self, bundles: Vec<Bundle>) {
-        self.bundles.current.store(Arc::new(Names::of(bundles)));
+    ///
+    /// `bare` are names that have no bundle yet: their handshakes fail, rather than meet the first bundle.
+    pub fn replace_all(&self, bundles: Vec<Bundle>, bare: HashSet<String>) {
+        self.bundles
+            .current
+            .store(Arc::new(Names::of(bundles, bare)));
     }
 }
 
@@ -99,14 +110,14 @@ impl Publish for Keyring {
                 Some(old) => *old = bundle.clone(),
                 None => bundles.push(bundle.clone()),
             }
-            Names::of(bundles)
+            Names::of(bundles, names.bare.clone())
         });
     }
 }
 
-#[derive(Debug, Default)]
 struct Bundles {
     current: ArcSwap<Names>,
+    challenges: Arc<Challenges>,
 }
 
 /// One state of the keyring.
@@ -114,28 +125,37 @@ struct Bundles {
 struct Names {
     bundles: Vec<Bundle>,
     exact: HashMap<String, Arc<CertifiedKey>>,
+    bare: HashSet<String>,
 }
 
 impl Names {
-    fn of(bundles: Vec<Bundle>) -> Names {
+    fn of(bundles: Vec<Bundle>, bare: HashSet<String>) -> Names {
         let mut exact = HashMap::new();
         for bundle in bundles.iter().rev() {
             for name in &bundle.names {
                 exact.insert(comparable(name).into_owned(), Arc::clone(&bundle.certified));
             }
         }
-        Names { bundles, exact }
+        Names {
+            bundles,
+            exact,
+            bare,
+        }
     }
 
     /// The bundle for a name: the one that has it, else the one with a wildcard for it, else the first one. A client
     /// that asked for another name will not trust the first one; serving it lets those who do not verify read the 421.
     fn find(&self, name: Option<&str>) -> Option<Arc<CertifiedKey>> {
-        let by_name = name.map(comparable).and_then(|name| {
-            self.exact.get(&*name).or_else(|| {
+        let name = name.map(comparable);
+        let by_name = name.as_deref().and_then(|name| {
+            self.exact.get(name).or_else(|| {
                 let (_, parent) = name.split_once('.')?;
                 self.exact.get(&format!("*.{parent}"))
             })
         });
+        if by_name.is_none() && name.is_some_and(|name| self.bare.contains(&*name)) {
+            return None;
+        }
         by_name
             .or_else(|| self.bundles.first().map(|bundle| &bundle.certified))
             .cloned()
@@ -144,8 +164,33 @@ impl Names {
 
 impl ResolvesServerCert for Bundles {
     fn resolve(&self, hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
+        if is_validation(&hello) {
+            // RFC 8737 s3: the connection is the CA's alone; an ordinary certificate would prove nothing.
+            return self.challenges.alpn(hello.server_name()?);
+        }
         self.current.load().find(hello.server_name())
     }
+}
+
+impl fmt::Debug for Bundles {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Bundles").finish_non_exhaustive()
+    }
+}
+
+/// RFC 8737 s3: "The ACME server MUST provide an ALPN extension with the single protocol name "acme-tls/1"". A client
+/// that offers others beside it is none.
+fn is_validation(hello: &ClientHello<'_>) -> bool {
+    let Some(mut offered) = hello.alpn() else {
+        return false;
+    };
+    offered.next() == Some(ALPN) && offered.next().is_none()
+}
+
+/// Whether a handshake was made for its certificate alone. RFC 8737 s3: "The ACME server MUST NOT send application
+/// data", and there is none to send back.
+pub fn is_challenge(stream: &TlsStream<TcpStream>) -> bool {
+    stream.get_ref().1.alpn_protocol() == Some(ALPN)
 }
 
 #[cfg(test)]
@@ -161,7 +206,7 @@ mod tests {
             bundle.names = hosts.iter().map(|host| (*host).to_owned()).collect();
             bundle
         };
-        Names::of(hosts.iter().map(bundle).collect())
+        Names::of(hosts.iter().map(bundle).collect(), HashSet::new())
     }
 
     fn is(found: Option<Arc<CertifiedKey>>, names: &Names, index: usize) -> bool {
@@ -186,8 +231,21 @@ mod tests {
     }
 
     #[test]
+    fn a_name_that_waits_for_its_certificate_has_none_until_it_is_published() {
+        let keyring = Keyring::new(Arc::default()).expect("a keyring");
+        let now = SystemTime::now();
+        let made = |host| mana_certs::self_signed(&[host], now).expect("made");
+        keyring.replace_all(vec![made("a.so")], HashSet::from(["b.so".to_owned()]));
+        let find = |name| keyring.bundles.current.load().find(Some(name));
+        assert!(find("a.so").is_some() && find("c.so").is_some());
+        assert!(find("B.so").is_none());
+        keyring.publish(made("b.so"));
+        assert!(find("b.so").is_some());
+    }
+
+    #[test]
     fn a_published_bundle_takes_the_place_of_the_one_of_its_name() {
-        let keyring = Keyring::new().expect("a keyring");
+        let keyring = Keyring::new(Arc::default()).expect("a keyring");
         let now = SystemTime::now();
         keyring.publish(mana_certs::self_signed(&["a.so"], now).expect("made"));
         let before = keyring.bundles.current.load().find(Some("a.so"));

@@ -10,6 +10,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
+use mana_certs::Challenges;
 use mana_control::Published;
 use tokio::sync::{mpsc, watch};
 
@@ -59,6 +60,8 @@ pub struct Shared {
     pub settings: ArcSwap<Settings>,
     /// Certificates and the TLS configuration on them.
     pub keyring: Arc<Keyring>,
+    /// What a CA asks for.
+    pub challenges: Arc<Challenges>,
     /// Where redirects to https lead.
     pub https_port: HttpsPort,
     /// Counters.

@@ -18,7 +18,10 @@ use crate::wire::{Request, Verb};
 
 impl Driver {
     pub(super) fn called(&mut self, call: Call) {
-        let changes = !matches!(call.request.verb, Verb::Status | Verb::History { .. });
+        let changes = !matches!(
+            call.request.verb,
+            Verb::Status | Verb::History { .. } | Verb::CertsList
+        );
         if changes && self.pending.len() >= ORDERS_MAX {
             let reply = Reply::refusal(Code::Busy, "too many orders are being carried out");
             return answer(call.reply, reply);
@@ -37,6 +40,7 @@ impl Driver {
             Verb::Maintenance(is_on) => self.maintenance(call, is_on),
             Verb::Pause => self.pause(call),
             Verb::Resume => self.resume(call),
+            Verb::CertsList | Verb::CertsRenew => self.certificates(call),
         }
     }
 
@@ -71,6 +75,22 @@ impl Driver {
             };
             answer(call.reply, reply);
         });
+    }
+
+    /// Hands the call on. It takes as long as a CA does, so the driver neither waits for it now nor when it stops.
+    fn certificates(&self, call: Call) {
+        let site = match &call.request.site {
+            None => None,
+            Some(_) => match self.site_of(&call.request) {
+                Ok(site) => Some(site.settings.host.clone()),
+                Err(reply) => return answer(call.reply, reply),
+            },
+        };
+        let answering = match call.request.verb {
+            Verb::CertsRenew => self.certificates.renew(site, call.request.options.force),
+            _ => self.certificates.list(site),
+        };
+        tokio::spawn(async move { answer(call.reply, answering.await) });
     }
 
     fn order(&mut self, call: Call, intent: Intent) {

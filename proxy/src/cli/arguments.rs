@@ -49,6 +49,9 @@ pub(super) enum Command {
     Demo,
     /// Name every fault of a configuration; binds nothing
     Check(ConfigFile),
+    /// Certificates: list, renew, import, check
+    #[command(subcommand)]
+    Certs(Certs),
     #[command(flatten)]
     Remote(Remote),
 }
@@ -102,6 +105,44 @@ pub(super) enum Remote {
         /// How many
         #[arg(long, value_name = "N", default_value_t = HISTORY_LAST_DEFAULT)]
         last: usize,
+    },
+}
+
+/// Verbs about certificates.
+#[derive(Debug, Subcommand)]
+pub(super) enum Certs {
+    /// Show every certificate: names, issuer, days left, the next attempt and why
+    List,
+    /// Renew what is due, without waiting for its time
+    Renew {
+        /// Renew in any case; counts against the budget
+        #[arg(long)]
+        force: bool,
+    },
+    /// Take over the certificate of Certbot, so that none has to be ordered
+    Import {
+        /// For example /etc/letsencrypt/live/mana.so: fullchain.pem and privkey.pem are in it
+        #[arg(value_name = "DIR")]
+        from: PathBuf,
+        /// The configuration that names the site and the state directory
+        #[arg(
+            long,
+            value_name = "FILE",
+            default_value = "/etc/mana-proxy/mana-proxy.toml"
+        )]
+        config: PathBuf,
+    },
+    /// Do one handshake as a client would, and show the certificate
+    Check {
+        /// The name to ask for
+        #[arg(value_name = "HOST")]
+        host: Host,
+        /// Where to connect [default: port 443 of HOST]
+        #[arg(long, value_name = "ADDRESS:PORT")]
+        via: Option<String>,
+        /// Trust the roots in this PEM file and no others
+        #[arg(long, value_name = "FILE")]
+        ca_root: Option<PathBuf>,
     },
 }
 

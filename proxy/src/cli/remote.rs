@@ -23,8 +23,13 @@ pub(super) fn call(remote: Remote, global: &Global, terminal: &mut Terminal<'_>)
             return Exit::Usage;
         }
     };
-    match send(&request, global, terminal) {
-        Ok(reply) => report(&request, &reply, global.json, terminal),
+    carry(&request, global, terminal)
+}
+
+/// Sends a request, and tells how it went.
+pub(super) fn carry(request: &Request, global: &Global, terminal: &mut Terminal<'_>) -> Exit {
+    match send(request, global, terminal) {
+        Ok(reply) => report(request, &reply, global.json, terminal),
         Err(error) => report_lost(&error, global.json, terminal),
     }
 }

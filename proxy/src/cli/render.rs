@@ -6,7 +6,7 @@ use mana_control::{Reply, Slot, Verb};
 use serde_json::{Map, Value};
 
 use super::terminal::{Color, Paint, printable};
-use super::{history, status};
+use super::{certs, history, status};
 
 /// What goes to stdout for a request that was done.
 pub(super) fn reply(verb: Verb, reply: &Reply, paint: Paint) -> String {
@@ -14,6 +14,8 @@ pub(super) fn reply(verb: Verb, reply: &Reply, paint: Paint) -> String {
     let sentence = match verb {
         Verb::Status => return status::render(fields, paint),
         Verb::History { .. } => return history::render(fields, paint),
+        Verb::CertsList => return certs::list(fields, paint),
+        Verb::CertsRenew => return certs::renewed(fields),
         Verb::Switch(_) | Verb::Rollback => switched(fields, paint),
         Verb::Drain(slot) => match fields.get("drained").and_then(Value::as_bool) {
             Some(true) => format!("{} is out of use and has drained", slot_text(slot, paint)),

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use toml::de::{DeTable, DeValue};
 
+use super::acme;
 use super::addresses;
 use super::check::{self, Listener};
 use super::client::read_client;
@@ -70,6 +71,7 @@ fn walk(faults: &Faults, document: &DeTable<'_>) -> Option<Config> {
     let limits = read_limits(root.section("limits"));
     let client = read_client(root.section("client"));
     let compression = Compression::read(root.section("compression"));
+    let acme = acme::read(root.section("acme"));
     let sections = root.sections("site");
     let drafts: Vec<SiteDraft> = sections.into_iter().map(SiteDraft::read).collect();
     if !root.has_filled("site") {
@@ -90,6 +92,7 @@ fn walk(faults: &Faults, document: &DeTable<'_>) -> Option<Config> {
         limits,
         client,
         compression,
+        acme: acme?,
         sites: sites.collect::<Option<Vec<_>>>()?,
     })
 }

@@ -102,7 +102,7 @@ fn read_upstreams(section: &mut Section<'_>, slot: Slot) -> Vec<At<UpstreamAddre
 }
 
 fn read_certificate(section: &mut Section<'_>) -> Option<CertificateSource> {
-    const FORMS: &str = r#""self-signed" or { chain = "cert.pem", key = "key.pem" }"#;
+    const FORMS: &str = r#""acme", "self-signed" or { chain = "cert.pem", key = "key.pem" }"#;
 
     if let Some(mut files) = section.section_if_table("certificate") {
         let chain = files.required("chain", r#""cert.pem""#, values::path);
@@ -116,9 +116,7 @@ fn read_certificate(section: &mut Section<'_>) -> Option<CertificateSource> {
     let word = |value: &DeValue<'_>| -> Parsed<CertificateSource> {
         match value.as_str() {
             Some("self-signed") => Ok(CertificateSource::SelfSigned),
-            Some("acme") => Err(format!(
-                "this build orders no certificates by ACME yet: write {FORMS}"
-            )),
+            Some("acme") => Ok(CertificateSource::Acme),
             Some(other) => Err(format!("{other:?} is no certificate source: write {FORMS}")),
             None => Err(wrong_type(value, FORMS)),
         }

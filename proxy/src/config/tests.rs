@@ -72,6 +72,52 @@ fn the_reference_file_is_valid() {
 }
 
 #[test]
+fn a_certificate_of_a_ca_is_asked_for_with_few_words() {
+    let text = r#"
+[acme]
+directory = "https://127.0.0.1:14000/dir"     # default: Let's Encrypt production; "staging" by name
+contact   = ["mailto:ops@mana.so"]
+ca_root   = "pebble.minica.pem"               # only for private CAs
+"#;
+    let site = SMALLEST.replace("\"self-signed\"", "\"acme\"");
+    let config = parse(&format!("{text}{site}"));
+    assert_eq!(config.sites[0].certificate, CertificateSource::Acme);
+    assert_eq!(config.acme.ca.directory, "https://127.0.0.1:14000/dir");
+    assert_eq!(config.acme.ca.contact, ["mailto:ops@mana.so"]);
+    let ca_root = config.acme.ca.ca_root.as_deref();
+    assert_eq!(ca_root, Some(Path::new("pebble.minica.pem")));
+
+    let config = parse(&site);
+    assert_eq!(config.acme, Acme::default());
+    assert!(
+        config
+            .acme
+            .ca
+            .directory
+            .contains("acme-v02.api.letsencrypt.org")
+    );
+    let staging = parse(&format!("[acme]\ndirectory = \"staging\"\n{site}"));
+    assert!(staging.acme.ca.directory.contains("staging"));
+}
+
+#[test]
+fn a_fallback_has_the_contacts_of_the_first_ca_and_a_binding_is_never_shown() {
+    let text = r#"
+[acme]
+contact = ["mailto:ops@mana.so"]
+eab = { kid = "kid-1", hmac_key = "zWNDZM6eQGHWpSRTPal5eIUYFTu7EajVIoguysqZ9wG44nMEtx3MUAsUDkMTQ12W" }
+[acme.fallback]
+directory = "https://other.example/dir"
+eab = { kid = "kid-2", hmac_key_file = "eab.key" }
+"#;
+    let config = parse(&format!("{text}{SMALLEST}"));
+    let fallback = config.acme.fallback.as_ref().unwrap();
+    assert_eq!(fallback.contact, config.acme.ca.contact);
+    assert!(matches!(&fallback.eab, Some(EabConfig::File { kid, .. }) if kid == "kid-2"));
+    assert!(!format!("{config:?}").contains("zWND"));
+}
+
+#[test]
 fn the_deployed_file_is_valid_and_shows_the_defaults() {
     let text = include_str!("../../../deploy/mana-proxy.toml");
     let config = parse(text);

@@ -186,6 +186,10 @@ pub(super) fn string<'v>(value: &'v DeValue<'_>) -> Parsed<&'v str> {
     value.as_str().ok_or_else(|| wrong_type(value, "a string"))
 }
 
+pub(super) fn string_owned(value: &DeValue<'_>) -> Parsed<String> {
+    string(value).map(str::to_owned)
+}
+
 fn unsigned(integer: &DeInteger<'_>) -> Option<u64> {
     u64::from_str_radix(integer.as_str(), integer.radix()).ok()
 }
