@@ -3,11 +3,12 @@
 CARGO ?= cargo
 # What a build needs beside Rust, a C compiler and make; and what the tests run against.
 BUILD_TOOLS = cmake
-TEST_TOOLS  = promtool
+TEST_TOOLS  = promtool pebble
 BENCH_TOOLS = nginx wrk h2load ab
 
 package_cmake    = cmake
 package_promtool = prometheus
+package_pebble   = pebble
 package_nginx    = nginx-light
 package_wrk      = wrk
 package_h2load   = nghttp2-client
