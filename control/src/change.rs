@@ -3,6 +3,7 @@
 //! Owns the building of the next state and the next table from the last ones. Pure but for the resolving of names; it
 //! neither stores nor publishes, the driver does.
 
+use std::collections::HashMap;
 use std::net::{SocketAddr, ToSocketAddrs};
 use std::sync::Arc;
 
@@ -25,7 +26,7 @@ pub enum Change {
     /// The site answers 503 (`true`) or serves again.
     Maintenance(Host, bool),
     /// The configuration was read again.
-    Sites(Arc<[SiteSettings]>),
+    Sites(Arc<[SiteSettings]>, Arc<Resolved>),
 }
 
 /// A counter that the next table does not have; its requests go on.
@@ -80,7 +81,7 @@ impl Change {
                     site.maintenance = *is_on;
                 }
             }
-            Change::Sites(sites) => add_new_sites(&mut state, sites),
+            Change::Sites(sites, _) => add_new_sites(&mut state, sites),
         }
         state
     }
@@ -119,7 +120,7 @@ impl Change {
                 };
                 with_mode(last, state.generation, host, &mode)
             }
-            Change::Sites(sites) => reloaded(last, state, sites),
+            Change::Sites(sites, resolved) => reloaded(last, state, sites, resolved),
         }
     }
 }
@@ -127,7 +128,26 @@ impl Change {
 /// The table with which a daemon starts.
 pub fn first_table(state: &State, sites: &[SiteSettings]) -> Table {
     let nothing = Table::new(state.generation, Vec::new());
-    reloaded(&nothing, state, sites).table
+    reloaded(&nothing, state, sites, &resolve(sites)).table
+}
+
+/// What the upstream addresses of some sites stand for.
+pub type Resolved = HashMap<String, Vec<SocketAddr>>;
+
+/// Looks up what the addresses of these sites stand for now. Blocks on the resolver where they are names. A name that
+/// cannot be resolved is no reason not to start: the prober tries again.
+pub fn resolve(sites: &[SiteSettings]) -> Resolved {
+    let resolved = |address: &String| match address.to_socket_addrs() {
+        Ok(addresses) => (address.clone(), addresses.collect()),
+        Err(error) => {
+            warn!(address, %error, "cannot resolve an upstream yet");
+            (address.clone(), Vec::new())
+        }
+    };
+    let addresses = sites
+        .iter()
+        .flat_map(|site| site.upstreams.iter().flatten());
+    addresses.map(resolved).collect()
 }
 
 /// The state file's sites and those that it does not know yet, each at its `initial` slot.
@@ -172,11 +192,14 @@ fn replaced(last: &Table, generation: u64, host: &Host, change: impl Fn(&Site) -
     }
 }
 
-fn reloaded(last: &Table, state: &State, settings: &[SiteSettings]) -> Next {
+fn reloaded(last: &Table, state: &State, settings: &[SiteSettings], resolved: &Resolved) -> Next {
     let find = |host: &Host| last.sites().iter().find(|site| site.settings.host == *host);
     let sites: Vec<Arc<Site>> = settings
         .iter()
-        .map(|settings| Arc::new(reloaded_site(find(&settings.host), state, settings)))
+        .map(|settings| {
+            let last = find(&settings.host);
+            Arc::new(reloaded_site(last, state, settings, resolved))
+        })
         .collect();
     let table = Table::new(state.generation, sites);
     let mut retired = Vec::new();
@@ -191,7 +214,12 @@ fn reloaded(last: &Table, state: &State, settings: &[SiteSettings]) -> Next {
     Next { table, retired }
 }
 
-fn reloaded_site(last: Option<&Arc<Site>>, state: &State, settings: &SiteSettings) -> Site {
+fn reloaded_site(
+    last: Option<&Arc<Site>>,
+    state: &State,
+    settings: &SiteSettings,
+    resolved: &Resolved,
+) -> Site {
     let stored = state.sites.get(&settings.host);
     let view = |slot: Slot| {
         let last = last.map(|site| site.slot(slot));
@@ -202,7 +230,7 @@ fn reloaded_site(last: Option<&Arc<Site>>, state: &State, settings: &SiteSetting
         SlotView {
             upstreams: addresses
                 .iter()
-                .map(|address| kept_or_new(last, address))
+                .map(|address| kept_or_new(last, address, resolved))
                 .collect(),
             inflight: Inflight::new(),
             is_drained: stored.is_some_and(|site| site.drained.contains(&slot)),
@@ -231,24 +259,16 @@ fn has_addresses(view: &SlotView, addresses: &[String]) -> bool {
             .all(|(upstream, address)| upstream.address == *address)
 }
 
-fn kept_or_new(last: Option<&SlotView>, address: &str) -> Arc<Upstream> {
+fn kept_or_new(last: Option<&SlotView>, address: &str, resolved: &Resolved) -> Arc<Upstream> {
     last.and_then(|view| {
         view.upstreams
             .iter()
             .find(|upstream| upstream.address == address)
     })
-    .map_or_else(|| Upstream::new(address, resolved(address)), Arc::clone)
-}
-
-/// What an address stands for now. A name that cannot be resolved is no reason not to start: the prober tries again.
-fn resolved(address: &str) -> Vec<SocketAddr> {
-    match address.to_socket_addrs() {
-        Ok(addresses) => addresses.collect(),
-        Err(error) => {
-            warn!(address, %error, "cannot resolve an upstream yet");
-            Vec::new()
-        }
-    }
+    .map_or_else(
+        || Upstream::new(address, resolved.get(address).cloned().unwrap_or_default()),
+        Arc::clone,
+    )
 }
 
 fn retire(site: &Site, next: Option<&Site>, is_to_be_closed: bool, retired: &mut Vec<Retired>) {

@@ -101,7 +101,11 @@ fn a_reload_keeps_what_did_not_change() {
     changed.upstreams[1].push("127.0.0.1:4002".to_owned());
     changed.initial = Slot::Green;
     let new = settings("new.so", "127.0.0.1:6000", "127.0.0.1:6001");
-    let (state, next) = made(&Change::Sites([changed, new].into()), &state, &table);
+    let (state, next) = {
+        let sites = [changed, new];
+        let resolved = Arc::new(resolve(&sites));
+        made(&Change::Sites(sites.into(), resolved), &state, &table)
+    };
     let (old, site) = (&table.sites()[0], &next.table.sites()[0]);
     assert_eq!(site.active, Slot::Blue, "the state wins over `initial`");
     assert!(Arc::ptr_eq(

@@ -19,7 +19,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::{AbortHandle, JoinSet};
 
 use crate::caller::Caller;
-use crate::change::{Next, Retired};
+use crate::change::{Next, Resolved, Retired};
 use crate::cutover::{Cutover, Event, Outcome, Ticket};
 use crate::failpoint::{self, Failpoint};
 use crate::hooks::{Certificates, Prepared, Reloader, StatusExtra};
@@ -66,7 +66,7 @@ struct Call {
 enum Message {
     Happened(Host, Event),
     Written(Result<(), StateError>),
-    Prepared(Ticket, Result<Prepared, String>),
+    Prepared(Ticket, Result<(Prepared, Resolved), String>),
     Stop,
 }
 

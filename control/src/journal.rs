@@ -117,7 +117,11 @@ impl Journal {
 
     fn rotate(&mut self) -> io::Result<()> {
         let path = self.dir.join(NAME);
-        std::fs::rename(&path, self.dir.join(OLD_NAME))?;
+        match std::fs::rename(&path, self.dir.join(OLD_NAME)) {
+            // An earlier rotation got this far and could not open the new file.
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            Ok(()) | Err(_) => {}
+        }
         self.file = open_for_append(&path)?;
         self.bytes = 0;
         self.is_torn = false;

@@ -1,7 +1,7 @@
 //! Where access lines go: a bounded buffer, and a thread that writes it out.
 //!
 //! Owns the buffer, the file and its reopening. A full buffer drops the line and counts it; a request never waits for the
-//! disk. The thread sleeps while there is nothing to write, and collects lines for [`BATCH_TIME`] once there is: one wake
+//! disk. The thread sleeps while there is nothing to write, and collects lines for `BATCH_TIME` once there is: one wake
 //! and one write for many requests.
 
 use std::fs::{File, OpenOptions};

@@ -53,6 +53,11 @@ pub async fn serve(accepted: Accepted, worker: Arc<Worker>) {
     };
     // Responses must not wait for acknowledgements; a socket that refuses the option still works.
     tcp.set_nodelay(true).ok();
+    // The kernel says that there is room once this little is unsent: a slow reader is seen to read, and a response that
+    // nobody reads takes little memory.
+    socket2::SockRef::from(&tcp)
+        .set_tcp_notsent_lowat(UNSENT_BYTES)
+        .ok();
     let transport = match accepted.scheme {
         Scheme::Http => Transport::Plain(tcp),
         Scheme::Https => {
@@ -233,10 +238,15 @@ async fn read_head(
             deadline = Some(Instant::now() + head_time);
         }
         let read = match deadline {
-            Some(deadline) => match timeout_at(deadline, io.read_ahead()).await {
+            Some(deadline) if length > 0 => match timeout_at(deadline, io.read_ahead()).await {
                 Ok(read) => read,
-                Err(_) if length == 0 => return HeadRead::Over,
                 Err(_) => return HeadRead::TimedOut,
+            },
+            Some(deadline) => tokio::select! {
+                biased;
+                read = io.read_ahead() => read,
+                () = tokio::time::sleep_until(deadline) => return HeadRead::Over,
+                () = draining.as_mut() => return HeadRead::Over,
             },
             None => tokio::select! {
                 biased;
@@ -468,6 +478,8 @@ impl Drop for ActiveOne {
 
 /// How long a connection at rest stays open once the process is on its way out.
 const REST_WHEN_DRAINING: Duration = Duration::from_secs(2);
+/// Response bytes that the kernel keeps beside those under way.
+const UNSENT_BYTES: u32 = 128 * 1024;
 /// How long, and for how much, a closed connection is read on.
 const LINGER_TIME: Duration = Duration::from_secs(2);
 const LINGER_BYTES_MAX: usize = 1 << 20;

@@ -198,7 +198,7 @@ impl Exchange<'_> {
                 if let Err(fault) = self.pass_last_or_not(pump, chunk, is_last).await {
                     return Some(Ended::Cut(fault));
                 }
-                pump.is_unflushed = true;
+                pump.is_unflushed = !self.client.is_http2();
                 is_last.then(|| self.complete(upstream, pump))
             }
             Ok(FromUpstream::End) => {
@@ -272,7 +272,7 @@ impl Exchange<'_> {
         if upstream.is_body_done() {
             return Some(self.complete(upstream, pump));
         }
-        pump.is_unflushed = true;
+        pump.is_unflushed = !self.client.is_http2();
         None
     }
 
@@ -430,20 +430,10 @@ impl Exchange<'_> {
     async fn send_chunk(&mut self, chunk: Bytes, is_last: bool) -> Result<(), Fault> {
         let mut rest = chunk;
         loop {
-            // Small pieces, so that the deadline of a slow HTTP/2 reader is about little at a time.
             let piece = rest.split_to(rest.len().min(PIECE_BYTES_MAX));
             let count = piece.len() as u64;
             let is_last = is_last && rest.is_empty();
-            let is_h2 = self.client.is_http2();
-            let written = self.client.write_response_body(piece, is_last);
-            let written = match is_h2 {
-                // A stream waits for the client's window. Over HTTP/1 the connection watches its own writes.
-                true => timeout(self.timeouts.client_stall, written)
-                    .await
-                    .map_err(|_| Fault::ClientStalled)?,
-                false => written.await,
-            };
-            written.map_err(|_| Fault::ClientGone)?;
+            write_piece(self.client, piece, is_last, self.timeouts.client_stall).await?;
             self.progress.body_out += count;
             if rest.is_empty() {
                 return Ok(());
@@ -488,7 +478,8 @@ struct Pump {
     patience: Patience,
     /// Informational heads so far.
     informational: u32,
-    /// Bytes may wait in the client's write buffer.
+    /// Bytes may wait in the client's write buffer. Over HTTP/2 the connection's own task writes them, and no other may
+    /// wait for the socket: it has room for one waker.
     is_unflushed: bool,
     encoder: Option<Encoder>,
     client_moved_at: Instant,
@@ -676,6 +667,25 @@ fn client_fault(error: &PingoraError) -> Fault {
     }
 }
 
+/// Hands some bytes of a body to the client, and lets go of one that does not take them. Over HTTP/2 a stream waits for the
+/// client's window, for at most `stall`; over HTTP/1 the connection watches its own writes.
+pub async fn write_piece(
+    client: &mut ServerSession,
+    piece: Bytes,
+    is_last: bool,
+    stall: Duration,
+) -> Result<(), Fault> {
+    let is_h2 = client.is_http2();
+    let written = client.write_response_body(piece, is_last);
+    let written = match is_h2 {
+        true => timeout(stall, written)
+            .await
+            .map_err(|_| Fault::ClientStalled)?,
+        false => written.await,
+    };
+    written.map_err(|_| Fault::ClientGone)
+}
+
 /// Whether a request may be sent a second time after a connection died on it (RFC 9110 s9.2.1).
 pub fn is_safe(method: &Method) -> bool {
     matches!(*method, Method::GET | Method::HEAD | Method::OPTIONS)
@@ -685,5 +695,6 @@ pub fn is_safe(method: &Method) -> bool {
 const HALF_CLOSED_GRACE: Duration = Duration::from_secs(10);
 /// Informational heads of one response; one of each kind is usual.
 const INFORMATIONAL_MAX: u32 = 16;
-/// Response bytes that are handed to the client's session at a time.
-const PIECE_BYTES_MAX: usize = 64 * 1024;
+/// Response bytes that are handed to the client's session at a time: over HTTP/2, what a slow reader has to take within
+/// `client_stall`, beside all other streams of its connection.
+const PIECE_BYTES_MAX: usize = 16 * 1024;

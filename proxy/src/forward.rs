@@ -23,7 +23,7 @@ use crate::client_address::{Client, counted_under};
 use crate::client_io::ClientIo;
 use crate::config::Timeouts;
 use crate::edge::{Asked, Scheme, Verdict, verdict};
-use crate::exchange::{Ended, Exchange, Progress, is_safe};
+use crate::exchange::{Ended, Exchange, Progress, is_safe, write_piece};
 use crate::fault::{Blame, Fault};
 use crate::head::HeadFault;
 use crate::headers::{About, Framing, ResponseRules, is_websocket_upgrade, request_for_upstream};
@@ -89,6 +89,7 @@ pub async fn serve(
     };
     let next = request.serve().await;
     let request_fault = request.record.fault;
+    let client_version = request.session.req_header().version;
     worker.finished(request.record);
     match next {
         Finish::Session => match request.session.finish().await {
@@ -101,8 +102,10 @@ pub async fn serve(
             request
                 .session
                 .shutdown_with_reason(h2::Reason::INTERNAL_ERROR);
+            // To an HTTP/1.0 client a close may be the end of the body: only a reset shows that it is cut.
             match request_fault.map(Fault::blame) {
                 Some(Blame::Client) => Next::Reset,
+                _ if client_version == Version::HTTP_10 => Next::Reset,
                 Some(Blame::Upstream | Blame::Site) | None => Next::Abort,
             }
         }
@@ -182,7 +185,9 @@ impl Request<'_> {
         if target.len() > limits.uri_bytes {
             return Some(HeadFault::TargetTooLong);
         }
-        if head.headers.len() > limits.headers {
+        // Browsers split Cookie into crumbs (RFC 9113 s8.2.3), which are one field all the same.
+        let crumbs = head.headers.get_all(header::COOKIE).iter().count();
+        if head.headers.len() - crumbs.saturating_sub(1) > limits.headers {
             return Some(HeadFault::TooLarge);
         }
         // HTTP/2 lets bytes into `:path` that HTTP/1 parsers read differently.
@@ -239,7 +244,7 @@ impl Request<'_> {
         if is_upgrade && self.worker.shared.metrics.tunnels_open() >= settings.limits.tunnels {
             return Err(Fault::TunnelsFull);
         }
-        let (site, mut entry) = self.enter(site).await?;
+        let (site, mut entry) = self.enter(site, framing).await?;
         self.record.site(&site);
         let may_repeat = framing == Framing::Empty && is_safe(&self.session.req_header().method);
         let (worker, is_last) = (self.worker, self.is_last);
@@ -317,7 +322,11 @@ impl Request<'_> {
 
     /// Waits out a pause and enters the active slot. The slot may close between load and enter: then the table is
     /// loaded again, at most [`TABLE_LOADS_MAX`] times.
-    async fn enter(&self, mut site: Arc<Site>) -> Result<(Arc<Site>, Entry), Fault> {
+    async fn enter(
+        &mut self,
+        mut site: Arc<Site>,
+        framing: Framing,
+    ) -> Result<(Arc<Site>, Entry), Fault> {
         for _ in 0..TABLE_LOADS_MAX {
             match &site.mode {
                 Mode::Serving => {
@@ -326,11 +335,17 @@ impl Request<'_> {
                     }
                 }
                 Mode::Maintenance => return Err(Fault::Maintenance),
-                Mode::Paused(hold) => match hold.wait().await {
-                    HoldOutcome::Released => {}
-                    HoldOutcome::Full => return Err(Fault::PauseFull),
-                    HoldOutcome::TimedOut => return Err(Fault::PauseTimedOut),
-                },
+                Mode::Paused(hold) => {
+                    let outcome = tokio::select! {
+                        outcome = hold.wait() => outcome,
+                        () = self.client_gone(framing) => return Err(Fault::ClientGone),
+                    };
+                    match outcome {
+                        HoldOutcome::Released => {}
+                        HoldOutcome::Full => return Err(Fault::PauseFull),
+                        HoldOutcome::TimedOut => return Err(Fault::PauseTimedOut),
+                    }
+                }
             }
             let table = self.worker.shared.published.load();
             site = match table.by_name(site.settings.host.as_str()) {
@@ -339,6 +354,18 @@ impl Request<'_> {
             };
         }
         Err(Fault::SlotClosed)
+    }
+
+    /// Resolves when nobody waits for the response any more, where that can be told without reading the body.
+    async fn client_gone(&mut self, framing: Framing) {
+        if self.session.is_http2() {
+            // Resolves when the stream is reset or its connection is gone.
+            self.session.read_body_or_idle(true).await.ok();
+        } else if framing == Framing::Empty {
+            self.connection.io.gone().await;
+        } else {
+            std::future::pending().await
+        }
     }
 
     /// A connection to the best candidate that takes one.
@@ -477,7 +504,8 @@ impl Request<'_> {
         if self.session.write_response_header(head).await.is_err() {
             return Finish::Abort;
         }
-        match self.session.write_response_body(answer.body, true).await {
+        let stall = self.worker.shared.settings.load().timeouts.client_stall;
+        match write_piece(&mut self.session, answer.body, true, stall).await {
             Ok(()) => Finish::Session,
             Err(_) => Finish::Abort,
         }

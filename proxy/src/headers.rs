@@ -264,6 +264,12 @@ fn passes_to_upstream(name: &HeaderName, peer: Peer) -> bool {
         return false;
     }
     let text = name.as_str();
+    if text.contains('_') {
+        // CGI and its heirs fold `_` and `-` into one, so `X_Forwarded_For` would be another word for ours.
+        let folded = text.replace('_', "-");
+        return HeaderName::from_bytes(folded.as_bytes())
+            .is_ok_and(|name| !names_the_client(&name) && passes_to_upstream(&name, peer));
+    }
     let is_ours = text.starts_with("x-")
         && (text.starts_with("x-forwarded-")
             || *name == X_REAL_IP
@@ -382,6 +388,9 @@ mod tests {
             ("forwarded", "for=1.2.3.4"),
             ("x-request-id", "mine"),
             ("x-middleware-subrequest", "middleware"),
+            ("x_forwarded_for", "1.2.3.4"),
+            ("x-real_ip", "1.2.3.4"),
+            ("x_middleware_subrequest", "middleware"),
             ("x-middleware-subrequest", "src/middleware:src/middleware"),
             ("X-Forwarded-Ssl", "on"),
             ("X-FORWARDED-PROTO", "http"),
@@ -399,6 +408,9 @@ mod tests {
             ("x-real-ip", "1.2.3.4"),
             ("forwarded", "for=1.2.3.4"),
             ("x-middleware-subrequest", "middleware"),
+            ("x_forwarded_for", "1.2.3.4"),
+            ("x-real_ip", "1.2.3.4"),
+            ("x_middleware_subrequest", "middleware"),
             ("cf-connecting-ip", "192.0.2.1"),
         ];
         let mut expected = vec!["cf-connecting-ip: 192.0.2.1"];

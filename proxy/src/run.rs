@@ -12,6 +12,7 @@ use arc_swap::ArcSwap;
 use mana_certs::store::Store;
 use mana_certs::{Challenges, renew};
 use mana_control::caller::{Allowed, Caller};
+use mana_control::driver::DriverHandle;
 use mana_control::hooks::StatusExtra;
 use mana_control::server::SocketOptions;
 use mana_control::start::{Running, ServeOptions, open};
@@ -19,6 +20,7 @@ use mana_control::{Request, Verb};
 use serde_json::{Map, Value, json};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
+use tokio::time::timeout;
 
 use crate::access_log::AccessLog;
 use crate::admin;
@@ -217,7 +219,9 @@ where
     stop(&phase, &shared, front, shutdown_deadline).await;
     // An order that is under way is on the disk, and is taken up at the next start.
     keeping.abort();
-    running.stop().await;
+    if timeout(CONTROL_TIME, running.stop()).await.is_err() {
+        tracing::warn!("the control side does not end in time; the disk may hang");
+    }
     if let Some(admin) = admin {
         admin.abort();
         // Aborted on purpose; there is nothing to learn from how it ended.
@@ -450,19 +454,19 @@ impl Signals {
             tokio::select! {
                 _ = self.terminate.recv() => return,
                 _ = self.interrupt.recv() => return,
-                _ = self.hangup.recv() => reload(running).await,
+                // Beside this loop, so that a reload that takes its time does not delay a stop.
+                _ = self.hangup.recv() => {
+                    tokio::spawn(reload(running.handle.clone()));
+                }
                 _ = self.reopen.recv() => shared.access.reopen(),
             }
         }
     }
 }
 
-async fn reload(running: &Running) {
+async fn reload(handle: DriverHandle) {
     let caller = Caller::this_process("SIGHUP");
-    let reply = running
-        .handle
-        .call(Request::new(Verb::Reload), caller, None)
-        .await;
+    let reply = handle.call(Request::new(Verb::Reload), caller, None).await;
     match reply.error() {
         None => tracing::info!(reply = %reply.to_line(), "reloaded"),
         Some(error) => tracing::error!(error, "not reloaded; the configuration before goes on"),
@@ -521,5 +525,7 @@ const BLOCKING_THREADS_MAX: usize = 8;
 const FILES_BESIDE: u64 = 1024;
 /// The longest that tunnels stay open once the process drains.
 const TUNNELS_STAY_MAX: Duration = Duration::from_secs(10);
+/// For the end of what the driver is storing.
+const CONTROL_TIME: Duration = Duration::from_secs(5);
 /// For the last lines of the access log.
 const LOG_TIME: Duration = Duration::from_secs(2);

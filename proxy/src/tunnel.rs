@@ -127,13 +127,17 @@ impl Tunnel {
                     continue;
                 }
                 Moved::Due if is_cut => return TunnelEnd::Cut,
-                Moved::Due if Instant::now() < moved_at + idle => {
-                    sleep.as_mut().reset(moved_at + idle);
+                Moved::Due if Instant::now() < moved_at + self.patience(idle) => {
+                    sleep.as_mut().reset(moved_at + self.patience(idle));
                     continue;
                 }
+                Moved::Due if self.is_half_closed() => return TunnelEnd::Closed,
                 Moved::Due => return TunnelEnd::Idle,
             };
             moved_at = Instant::now();
+            if self.is_half_closed() {
+                sleep.as_mut().reset(moved_at + self.patience(idle));
+            }
             if let Some(end) = step {
                 return end;
             }
@@ -177,6 +181,18 @@ impl Tunnel {
                 None
             }
             Err(_) => Some(TunnelEnd::Failed),
+        }
+    }
+
+    fn is_half_closed(&self) -> bool {
+        self.to_client.is_closed || self.to_upstream.is_closed
+    }
+
+    /// How long nothing may move. An end that has closed is not coming back; the other has this long to follow.
+    fn patience(&self, idle: Duration) -> Duration {
+        match self.is_half_closed() {
+            true => idle.min(HALF_CLOSED_WAIT),
+            false => idle,
         }
     }
 
@@ -225,6 +241,8 @@ async fn read_chunk(reader: &mut (impl AsyncRead + Unpin)) -> io::Result<Bytes> 
 
 /// Bytes moved at a time.
 const CHUNK_BYTES: usize = 8 * 1024;
+/// How long one direction may rest once the other has ended.
+const HALF_CLOSED_WAIT: Duration = Duration::from_secs(10);
 /// How long a cut waits for the end of a frame that is under way.
 const BOUNDARY_WAIT: Duration = Duration::from_secs(1);
 /// How long the client's own close frame is waited for.

@@ -92,6 +92,7 @@ impl UpstreamIo {
         inner.sent = 0;
         inner.received = 0;
         inner.tap = None;
+        inner.head_alone = None;
     }
 
     /// Whether a further chunk should be written now.
@@ -134,7 +135,11 @@ impl UpstreamIo {
     /// Whether everything that was accepted left, so that the connection can serve another request.
     pub fn is_clean(&self) -> bool {
         let inner = self.lock();
-        inner.pending.is_empty() && !inner.write_failed
+        let has_leftover = inner
+            .head_alone
+            .as_ref()
+            .is_some_and(|head| !head.read.is_empty());
+        inner.pending.is_empty() && !inner.write_failed && !has_leftover
     }
 
     /// Whether a pooled connection can still be used: open, and silent. One system call.

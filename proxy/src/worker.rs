@@ -226,7 +226,7 @@ impl Worker {
 
 /// A running worker, as the acceptor sees it.
 pub struct Handle {
-    /// Takes connections over; bounded, see [`HANDOVER_MAX`].
+    /// Takes connections over; bounded by `HANDOVER_MAX`.
     pub connections: mpsc::Sender<Accepted>,
     /// How many it has.
     pub open: Arc<AtomicUsize>,

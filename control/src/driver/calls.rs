@@ -7,7 +7,7 @@ use tokio::sync::oneshot;
 
 use super::{Call, Driver, Message, ORDERS_MAX, Pending, RELOAD_DEADLINE, now, status};
 use crate::caller::Caller;
-use crate::change::{Change, with_mode};
+use crate::change::{Change, resolve, with_mode};
 use crate::cutover::{Event, Holder, Intent, Order, Ticket, drain_limits};
 use crate::hold::Hold;
 use crate::host::Host;
@@ -277,7 +277,12 @@ impl Driver {
         self.reload = Some(ticket);
         let (reloader, messages) = (Arc::clone(&self.reloader), self.messages.clone());
         self.finishing.spawn(async move {
-            let reading = tokio::task::spawn_blocking(move || reloader.prepare());
+            let reading = tokio::task::spawn_blocking(move || {
+                let prepared = reloader.prepare()?;
+                // Here, where a resolver that does not answer holds up nobody.
+                let resolved = resolve(&prepared.sites);
+                Ok((prepared, resolved))
+            });
             let result = match tokio::time::timeout(RELOAD_DEADLINE, reading).await {
                 Ok(Ok(result)) => result,
                 Ok(Err(_)) => Err("reading the configuration panicked".to_owned()),

@@ -6,7 +6,7 @@ use tracing::{error, info};
 
 use super::calls::with_source;
 use super::{Driver, Message};
-use crate::change::Change;
+use crate::change::{Change, Resolved};
 use crate::cutover::{Cutover, Event, Ticket};
 use crate::failpoint::{self, Failpoint};
 use crate::hooks::Prepared;
@@ -43,7 +43,7 @@ impl Driver {
             .chain(&self.writes)
             .any(|write| match &write.change {
                 Change::Maintenance(of, _) => of == host,
-                Change::Activate(..) | Change::MarkDrained(..) | Change::Sites(_) => false,
+                Change::Activate(..) | Change::MarkDrained(..) | Change::Sites(..) => false,
             })
     }
 
@@ -120,7 +120,7 @@ impl Driver {
                     .with("changed", true);
                 self.record_and_answer(ticket, if *is_on { "on" } else { "off" }, reply);
             }
-            Change::Sites(_) => {
+            Change::Sites(..) => {
                 let next = change.to_table(&self.published.load_full(), &self.state);
                 self.publish(next);
                 self.set_generation(ticket);
@@ -137,7 +137,7 @@ impl Driver {
             Change::Activate(host, ..) | Change::MarkDrained(host, ..) => {
                 self.drive(host, Event::PersistFailed(ticket, reason));
             }
-            Change::Maintenance(..) | Change::Sites(_) => {
+            Change::Maintenance(..) | Change::Sites(..) => {
                 self.reload = self.reload.filter(|reload| *reload != ticket);
                 self.record_and_answer(ticket, "failed", Reply::refusal(Code::Failed, reason));
             }
@@ -145,12 +145,16 @@ impl Driver {
     }
 
     /// The configuration was read; its sites become the table if they differ.
-    pub(super) fn prepared(&mut self, ticket: Ticket, result: Result<Prepared, String>) {
-        let prepared = match result {
-            Ok(prepared) if prepared.sites.is_empty() => {
+    pub(super) fn prepared(
+        &mut self,
+        ticket: Ticket,
+        result: Result<(Prepared, Resolved), String>,
+    ) {
+        let (prepared, resolved) = match result {
+            Ok((prepared, _)) if prepared.sites.is_empty() => {
                 return self.not_reloaded(ticket, "the configuration has no site".to_owned());
             }
-            Ok(prepared) => prepared,
+            Ok(read) => read,
             Err(faults) => return self.not_reloaded(ticket, faults),
         };
         let table = self.published.load();
@@ -161,7 +165,7 @@ impl Driver {
             .eq(&prepared.sites);
         drop(table);
         if is_changed {
-            let change = Change::Sites(prepared.sites.clone().into());
+            let change = Change::Sites(prepared.sites.clone().into(), Arc::new(resolved));
             self.write(ticket, change, Some(prepared));
         } else {
             self.reloaded(ticket, prepared, false);

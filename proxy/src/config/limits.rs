@@ -55,7 +55,7 @@ pub struct Limits {
     ///
     /// Browsers send at most some 16 KiB of cookies. Lower locks those users out, higher is memory for each connection.
     pub head_bytes: usize,
-    /// `headers`, default 100, 10 to 1000: header fields of a request; then 431.
+    /// `headers`, default 100, 10 to 256, which the session library reads at most: header fields of a request; then 431.
     ///
     /// Real requests behind a CDN have about 40. Lower breaks such a chain, higher only helps who probes for limits.
     pub headers: usize,

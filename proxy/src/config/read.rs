@@ -288,7 +288,7 @@ fn read_limits(mut section: Section<'_>) -> Limits {
         head_bytes: section
             .optional("head_bytes", values::size(KIB..=MIB))
             .map_or(default.head_bytes, bytes),
-        headers: section.or("headers", default.headers, values::count(10..=1000)),
+        headers: section.or("headers", default.headers, values::count(10..=256)),
         uri_bytes: section
             .optional("uri_bytes", values::size(256..=64 * KIB))
             .map_or(default.uri_bytes, bytes),

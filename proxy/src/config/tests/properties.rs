@@ -61,7 +61,7 @@ proptest! {
         sites in (1u16..=4).prop_flat_map(|count| (0..count).map(valid_site).collect::<Vec<_>>()),
         workers in 1usize..=256,
         idle_s in 1u64..=86_400,
-        headers in 10usize..=1000,
+        headers in 10usize..=256,
     ) {
         let text = format!(
             "[server]\nworkers = {workers}\n[listen]\nhttp = [\"[::]:80\"]\n[timeouts]\nidle = \"{idle_s}s\"\n\
