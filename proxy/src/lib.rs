@@ -24,6 +24,8 @@ pub mod listen;
 pub mod logging;
 pub mod metrics;
 pub mod pool;
+#[cfg(test)]
+mod properties;
 pub mod reload;
 pub mod run;
 pub mod select;
