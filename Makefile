@@ -12,12 +12,13 @@ package_nginx    = nginx-light
 package_wrk      = wrk
 package_h2load   = nghttp2-client
 
-.PHONY: run build test bench lint doc clean help
+.PHONY: suites soak run build test bench lint doc clean help
 
 help:
 	@echo "make run    build, and start a demo on https://localhost:8443/"
 	@echo "make build  build target/release/mana-proxy"
 	@echo "make test   install what the tests need, and run them all"
+	@echo "make soak   ten minutes of load, abuse and switches"
 	@echo "make bench  measure against nginx, side by side"
 	@echo "make lint   what CI checks beside the tests: format, clippy, docs"
 
@@ -53,6 +54,11 @@ build:
 test:
 	$(call install,$(BUILD_TOOLS) $(TEST_TOOLS))
 	$(CARGO) test --workspace --locked --no-fail-fast
+
+# Ten minutes of everything at once, then ten thousand tunnels. SOAK_SECONDS=60 for a shorter look.
+soak:
+	$(call install,$(BUILD_TOOLS))
+	$(CARGO) test --locked --release -p mana-proxy --test e2e -- --ignored --nocapture --test-threads=1 soak:: tunnels::
 
 bench: build
 	$(call install,$(BENCH_TOOLS))

@@ -24,6 +24,8 @@ mod malformed;
 mod modes;
 mod observability;
 mod reload;
+mod soak;
 mod streams;
 mod tls;
+mod tunnels;
 mod under_load;
