@@ -4,7 +4,7 @@ CARGO ?= cargo
 # What a build needs beside Rust, a C compiler and make; and what the tests run against.
 BUILD_TOOLS = cmake
 TEST_TOOLS  = promtool
-BENCH_TOOLS = nginx wrk h2load
+BENCH_TOOLS = nginx wrk h2load ab
 SUITE_TOOLS = slowhttptest node npm openssl python3
 
 package_cmake    = cmake
@@ -17,6 +17,7 @@ package_python3  = python3-venv
 package_nginx    = nginx-light
 package_wrk      = wrk
 package_h2load   = nghttp2-client
+package_ab       = apache2-utils
 
 .PHONY: suites soak run build test bench lint doc clean help
 

@@ -590,5 +590,7 @@ fn settings() -> SiteSettings {
             spread: Duration::ZERO,
         },
         strict_transport_security: None,
+        only_trusted: false,
+        response_fields: mana_control::table::ResponseFields::default(),
     }
 }

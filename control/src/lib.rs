@@ -20,6 +20,7 @@ pub mod probe;
 pub mod prober;
 pub mod process;
 pub mod reply;
+pub mod room;
 pub mod server;
 pub mod slot;
 pub mod start;

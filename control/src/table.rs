@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
+use http::header::{HeaderName, HeaderValue};
 
 use crate::host::{Host, comparable};
 use crate::inflight::Inflight;
@@ -159,6 +160,20 @@ pub struct SiteSettings {
     pub pause: PauseLimits,
     /// The whole value of `Strict-Transport-Security`, if the site sends one.
     pub strict_transport_security: Option<String>,
+    /// Whether only trusted proxies are served.
+    pub only_trusted: bool,
+    /// What is changed in responses of the upstreams.
+    pub response_fields: ResponseFields,
+}
+
+/// Fields that a site sets in the responses of its upstreams, and such that it takes out. Checked: no field of
+/// framing or of the connection is among them.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ResponseFields {
+    /// Put in the place of what the upstream sent under the name.
+    pub set: Vec<(HeaderName, HeaderValue)>,
+    /// Taken out.
+    pub remove: Vec<HeaderName>,
 }
 
 /// One health request and what is expected of it.

@@ -37,6 +37,8 @@ pub fn settings(host: &str, blue: &str, green: &str) -> SiteSettings {
             spread: Duration::from_millis(100),
         },
         strict_transport_security: None,
+        only_trusted: false,
+        response_fields: crate::table::ResponseFields::default(),
     }
 }
 

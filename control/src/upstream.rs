@@ -11,6 +11,8 @@ use std::time::{Duration, Instant};
 use arc_swap::{ArcSwap, ArcSwapOption};
 use serde::Serialize;
 
+use crate::room::Room;
+
 /// What the probes say of an upstream. In text: `unknown`, `up`, `down`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
@@ -36,6 +38,8 @@ pub struct Upstream {
     pub requests: AtomicU64,
     /// Why the last probe was not good; none if it was good or there was none.
     pub last_failure: ArcSwapOption<String>,
+    /// Places for requests, and the queue for them.
+    pub room: Arc<Room>,
     health: AtomicU8,
     /// Microseconds since `born` until which traffic passes this upstream over; 0 = not marked.
     marked_until_us: AtomicU64,
@@ -51,6 +55,7 @@ impl Upstream {
             in_flight: AtomicUsize::new(0),
             requests: AtomicU64::new(0),
             last_failure: ArcSwapOption::empty(),
+            room: Arc::default(),
             health: AtomicU8::new(0),
             marked_until_us: AtomicU64::new(0),
             born: Instant::now(),

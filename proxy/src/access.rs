@@ -1,7 +1,6 @@
-//! The access record of one request, and the log that it is written to.
+//! The access record of one request, and its line.
 //!
-//! Owns the record's shape and the bounded way to the writer thread. A full buffer drops the line and counts it; a
-//! request never waits for the log.
+//! Owns the record's shape. Where lines go is `access_log.rs`' matter.
 //!
 //! A line, wrapped here:
 //! ```json
@@ -14,13 +13,7 @@
 //! absent where nothing was forwarded. `outcome` is `ok`, `cut` (the response broke off), a fault's name, or
 //! `tunnel_closed`, `tunnel_idle`, `tunnel_failed`, `tunnel_cut`.
 
-use std::fs::{File, OpenOptions};
-use std::io::{self, Write};
-use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
-use std::thread::JoinHandle;
 use std::time::{Duration, Instant, SystemTime};
 
 use http::header::HeaderValue;
@@ -29,7 +22,7 @@ use mana_control::{Site, Slot, Upstream};
 use pingora::http::RequestHeader;
 use serde::Serialize;
 
-use crate::config::AccessLogTarget;
+use crate::client_address::Client;
 use crate::exchange::Progress;
 use crate::fault::Fault;
 use crate::forward::Connection;
@@ -120,6 +113,11 @@ impl Record {
         self.served = Served::Here { status, body_out };
     }
 
+    /// Who the client is, where the peer is not.
+    pub fn client(&mut self, client: &Client) {
+        self.client = client.text.clone();
+    }
+
     /// The site that the request is for.
     pub fn site(&mut self, site: &Arc<Site>) {
         self.site = Some(Arc::clone(site));
@@ -198,6 +196,14 @@ impl Record {
             (Some(_), Some(_)) if self.served == Served::Upstream => "cut",
             (Some(fault), _) => fault.name(),
         }
+    }
+
+    /// Appends the record's line, newline included.
+    pub fn write_line(&self, now: SystemTime, into: &mut Vec<u8>) {
+        let now = mana_control::journal::timestamp(now);
+        // Text, numbers and a growing buffer: there is nothing here that could not be written.
+        serde_json::to_writer(&mut *into, &self.line(&now)).ok();
+        into.push(b'\n');
     }
 
     fn line<'a>(&'a self, now: &'a str) -> Line<'a> {
@@ -287,176 +293,8 @@ fn request_id() -> HeaderValue {
         bits >>= 4;
     }
     // Hexadecimal digits are valid in a field.
-    HeaderValue::from_bytes(&text).unwrap_or_else(|_| HeaderValue::from_static("0"))
+    let mut id = HeaderValue::from_bytes(&text).unwrap_or_else(|_| HeaderValue::from_static("0"));
+    // No secret, but unlike any other: HPACK is not to remember it in the place of a value that comes again.
+    id.set_sensitive(true);
+    id
 }
-
-// === impl AccessLog ===
-
-/// Where records go. Cheap to clone; `off` costs nothing.
-#[derive(Clone)]
-pub struct AccessLog {
-    lines: Option<SyncSender<Vec<u8>>>,
-    control: Arc<LogControl>,
-}
-
-#[derive(Debug, Default)]
-struct LogControl {
-    dropped: AtomicU64,
-    reopen: AtomicBool,
-}
-
-/// The access log cannot be opened.
-#[derive(Debug, thiserror::Error)]
-#[error("cannot open the access log {path}")]
-pub struct OpenError {
-    path: PathBuf,
-    source: io::Error,
-}
-
-impl AccessLog {
-    /// Opens the target and starts the writer thread, which ends when the last clone is dropped.
-    ///
-    /// # Errors
-    /// The file cannot be opened for appending, or the thread cannot be started.
-    pub fn open(
-        target: &AccessLogTarget,
-        buffer_lines: usize,
-    ) -> Result<(AccessLog, Option<JoinHandle<()>>), OpenError> {
-        let control = Arc::new(LogControl::default());
-        let sink = match target {
-            AccessLogTarget::Off => {
-                return Ok((
-                    AccessLog {
-                        lines: None,
-                        control,
-                    },
-                    None,
-                ));
-            }
-            AccessLogTarget::Stdout => Sink::Stdout,
-            AccessLogTarget::File(path) => Sink::open(path)?,
-        };
-        let (lines, receiver) = sync_channel(buffer_lines);
-        let writer = std::thread::Builder::new().name("access-log".to_owned());
-        let thread = writer
-            .spawn({
-                let control = Arc::clone(&control);
-                move || write_lines(sink, &receiver, &control)
-            })
-            .map_err(|source| OpenError {
-                path: PathBuf::from("(its thread)"),
-                source,
-            })?;
-        let log = AccessLog {
-            lines: Some(lines),
-            control,
-        };
-        Ok((log, Some(thread)))
-    }
-
-    /// Puts a record's line into the buffer, or drops it if the buffer is full.
-    pub fn write(&self, record: &Record) {
-        let Some(lines) = &self.lines else {
-            return;
-        };
-        let now = mana_control::journal::timestamp(SystemTime::now());
-        let mut line = Vec::with_capacity(LINE_BYTES_USUAL);
-        if serde_json::to_writer(&mut line, &record.line(&now)).is_err() {
-            self.control.dropped.fetch_add(1, Ordering::Relaxed);
-            return;
-        }
-        line.push(b'\n');
-        if lines.try_send(line).is_err() {
-            self.control.dropped.fetch_add(1, Ordering::Relaxed);
-        }
-    }
-
-    /// Lines that did not fit into the buffer.
-    pub fn dropped(&self) -> u64 {
-        self.control.dropped.load(Ordering::Relaxed)
-    }
-
-    /// Opens the file again before the next line, for log rotation.
-    pub fn reopen(&self) {
-        self.control.reopen.store(true, Ordering::Release);
-    }
-}
-
-enum Sink {
-    Stdout,
-    File { path: PathBuf, file: File },
-}
-
-impl Sink {
-    fn open(path: &Path) -> Result<Sink, OpenError> {
-        let opened = OpenOptions::new().create(true).append(true).open(path);
-        match opened {
-            Ok(file) => Ok(Sink::File {
-                path: path.to_owned(),
-                file,
-            }),
-            Err(source) => Err(OpenError {
-                path: path.to_owned(),
-                source,
-            }),
-        }
-    }
-
-    fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
-        match self {
-            Sink::Stdout => io::stdout().lock().write_all(bytes),
-            Sink::File { file, .. } => file.write_all(bytes),
-        }
-    }
-
-    fn reopen(&mut self) {
-        if let Sink::File { path, .. } = self {
-            match Sink::open(path) {
-                Ok(sink) => *self = sink,
-                Err(error) => {
-                    tracing::error!(%error, "cannot reopen the access log; the old file goes on");
-                }
-            }
-        }
-    }
-}
-
-fn write_lines(mut sink: Sink, lines: &Receiver<Vec<u8>>, control: &LogControl) {
-    let mut batch = Vec::new();
-    let mut has_failed = false;
-    loop {
-        let first = lines.recv_timeout(REOPEN_LOOK_INTERVAL);
-        if control.reopen.swap(false, Ordering::AcqRel) {
-            sink.reopen();
-        }
-        match first {
-            Ok(line) => batch.extend_from_slice(&line),
-            Err(RecvTimeoutError::Timeout) => continue,
-            Err(RecvTimeoutError::Disconnected) => return,
-        }
-        while batch.len() < BATCH_BYTES_MAX
-            && let Ok(line) = lines.try_recv()
-        {
-            batch.extend_from_slice(&line);
-        }
-        match sink.write(&batch) {
-            Ok(()) => has_failed = false,
-            Err(error) => {
-                let lost = batch.iter().filter(|byte| **byte == b'\n').count() as u64;
-                control.dropped.fetch_add(lost, Ordering::Relaxed);
-                if !has_failed {
-                    tracing::error!(%error, "cannot write the access log; lines are lost");
-                }
-                has_failed = true;
-            }
-        }
-        batch.clear();
-    }
-}
-
-/// Most lines fit without growing.
-const LINE_BYTES_USUAL: usize = 512;
-/// Lines that are written with one call.
-const BATCH_BYTES_MAX: usize = 64 * 1024;
-/// How soon a reopen is seen when nothing is logged.
-const REOPEN_LOOK_INTERVAL: Duration = Duration::from_millis(200);

@@ -37,13 +37,22 @@ pub trait Daemon {
     ///
     /// # Errors
     /// It could not start, or could not go on; the chain of sources is shown to the operator.
-    fn run(&self, config: Config, file: &Path) -> Result<(), Box<dyn Error>>;
+    fn run(&self, config: Config, file: &Path) -> Result<(), Stopped>;
 
     /// Serves a demonstration until told to stop.
     ///
     /// # Errors
     /// As [`Daemon::run`].
-    fn demo(&self) -> Result<(), Box<dyn Error>>;
+    fn demo(&self) -> Result<(), Stopped>;
+}
+
+/// Why a daemon could not start, or could not go on.
+#[derive(Debug)]
+pub struct Stopped {
+    /// What failed, about what; its sources are shown behind it.
+    pub error: Box<dyn Error>,
+    /// What the operator can do, if it is known.
+    pub hint: Option<String>,
 }
 
 /// Carries out a command line; `arguments` starts with the name of the program.
@@ -92,12 +101,15 @@ fn carry_out(arguments: Arguments, daemon: &dyn Daemon, terminal: &mut Terminal<
     }
 }
 
-fn served(result: Result<(), Box<dyn Error>>, terminal: &mut Terminal<'_>) -> Exit {
-    let Err(error) = result else {
+fn served(result: Result<(), Stopped>, terminal: &mut Terminal<'_>) -> Exit {
+    let Err(Stopped { error, hint }) = result else {
         return Exit::Done;
     };
-    let hint = "the lines above say what was done before; `mana-proxy check` looks at the configuration alone";
-    terminal.error(&with_sources(error.as_ref()), hint);
+    let usual = "the lines above say what was done before; `mana-proxy check` looks at the configuration alone";
+    terminal.error(
+        &with_sources(error.as_ref()),
+        hint.as_deref().unwrap_or(usual),
+    );
     Exit::Failed
 }
 

@@ -5,13 +5,12 @@
 //! connection, so that the connection loop keeps hold of it while a session has a clone.
 
 use std::fmt;
-use std::future::Future;
 use std::io;
 use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::task::{Context, Poll, ready};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::{Buf, BytesMut};
 use pingora::protocols::{
@@ -20,8 +19,12 @@ use pingora::protocols::{
 };
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
-use tokio::time::Sleep;
+use tokio::sync::Notify;
 use tokio_rustls::server::TlsStream;
+
+use crate::h2_frames::{Flood, FrameBudget};
+use crate::patience::Patience;
+use crate::stall::Stall;
 
 /// A handle to one client connection.
 #[derive(Clone)]
@@ -33,6 +36,7 @@ struct Shared {
     inner: Mutex<Inner>,
     peer: SocketAddr,
     is_h2: bool,
+    flooded: Notify,
 }
 
 struct Inner {
@@ -44,6 +48,20 @@ struct Inner {
     /// Bytes accepted and not written: `written < WRITE_BUFFER_BYTES`.
     write: BytesMut,
     stall: Stall,
+    /// HTTP/2 alone.
+    frames: Option<FrameBudget>,
+    is_flooded: bool,
+}
+
+/// What a client may do to its connection.
+#[derive(Clone, Copy, Debug)]
+pub struct IoLimits {
+    /// How long it may not read.
+    pub stall: Duration,
+    /// The slowest that it may read in the mean; 0 = any.
+    pub bytes_per_second: u32,
+    /// HTTP/2 frames that move nothing.
+    pub h2_control_frames: u32,
 }
 
 /// What lies below HTTP.
@@ -55,8 +73,8 @@ pub enum Transport {
 }
 
 impl ClientIo {
-    /// A connection whose reader may be stuck for `stall` before writing to it fails.
-    pub fn new(transport: Transport, peer: SocketAddr, stall: Duration) -> ClientIo {
+    /// A connection whose writes fail, and whose reads end, when its client goes beyond `limits`.
+    pub fn new(transport: Transport, peer: SocketAddr, limits: IoLimits) -> ClientIo {
         let is_h2 = match &transport {
             Transport::Plain(_) => false,
             Transport::Tls(tls) => tls.get_ref().1.alpn_protocol() == Some(b"h2"),
@@ -66,16 +84,16 @@ impl ClientIo {
             read: BytesMut::new(),
             readable: usize::MAX,
             write: BytesMut::new(),
-            stall: Stall {
-                limit: stall,
-                timer: None,
-            },
+            stall: Stall::new(Patience::new(limits.stall, limits.bytes_per_second)),
+            frames: is_h2.then(|| FrameBudget::new(limits.h2_control_frames, Instant::now())),
+            is_flooded: false,
         };
         ClientIo {
             shared: Arc::new(Shared {
                 inner: Mutex::new(inner),
                 peer,
                 is_h2,
+                flooded: Notify::new(),
             }),
         }
     }
@@ -90,6 +108,16 @@ impl ClientIo {
         self.shared.peer
     }
 
+    /// Whether a write was given up because the client does not read, or too slowly.
+    pub fn has_stalled(&self) -> bool {
+        self.lock().stall.has_ended()
+    }
+
+    /// Resolves when the client sent more HTTP/2 control frames than it may. Nothing more is read from it then.
+    pub async fn flooded(&self) {
+        self.shared.flooded.notified().await;
+    }
+
     /// Calls `look` with the bytes read ahead.
     pub fn with_read<T>(&self, look: impl FnOnce(&[u8]) -> T) -> T {
         look(&self.lock().read)
@@ -102,7 +130,6 @@ impl ClientIo {
     pub async fn read_ahead(&self) -> io::Result<usize> {
         std::future::poll_fn(|cx| {
             let inner = &mut *self.lock();
-            inner.read.reserve(READ_AHEAD_BYTES);
             poll_read_into(&mut inner.transport, &mut inner.read, cx)
         })
         .await
@@ -221,6 +248,18 @@ impl Inner {
         }
     }
 
+    fn take_frames(&mut self, bytes: &[u8]) -> Result<(), Flood> {
+        let Some(frames) = &mut self.frames else {
+            return Ok(());
+        };
+        if self.is_flooded {
+            return Err(Flood);
+        }
+        let taken = frames.received(bytes, Instant::now());
+        self.is_flooded = taken.is_err();
+        taken
+    }
+
     fn poll_write(&mut self, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         if self.write.len() + bytes.len() <= WRITE_BUFFER_BYTES {
             // Head and small body leave as one record and one segment: nothing is written before the flush.
@@ -237,13 +276,13 @@ impl Inner {
             return self.poll_write(cx, bytes);
         }
         let written = poll_write_transport(&mut self.transport, bytes, cx);
-        self.stall.watch(written, cx)
+        self.stall.watch(written, |count| *count, cx)
     }
 
     fn poll_drain(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         while !self.write.is_empty() {
             let written = poll_write_transport(&mut self.transport, &self.write, cx);
-            match ready!(self.stall.watch(written, cx))? {
+            match ready!(self.stall.watch(written, |count| *count, cx))? {
                 0 => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
                 count => self.write.advance(count),
             }
@@ -260,7 +299,7 @@ impl Inner {
             Transport::Plain(tcp) => Pin::new(tcp).poll_flush(cx),
             Transport::Tls(tls) => Pin::new(tls).poll_flush(cx),
         };
-        self.stall.watch(flushed, cx)
+        self.stall.watch(flushed, |()| 0, cx)
     }
 
     fn poll_shutdown(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -269,7 +308,7 @@ impl Inner {
             Transport::Plain(tcp) => Pin::new(tcp).poll_shutdown(cx),
             Transport::Tls(tls) => Pin::new(tls).poll_shutdown(cx),
         };
-        self.stall.watch(closed, cx)
+        self.stall.watch(closed, |()| 0, cx)
     }
 }
 
@@ -301,42 +340,12 @@ fn poll_read_chunk<R: AsyncRead>(
     into: &mut BytesMut,
     cx: &mut Context<'_>,
 ) -> Poll<io::Result<usize>> {
-    let start = into.len();
-    let end = start + READ_AHEAD_BYTES;
-    into.resize(end, 0);
-    let mut buf = ReadBuf::new(&mut into[start..]);
-    let polled = reader.poll_read(cx, &mut buf);
-    let count = buf.filled().len();
-    into.truncate(start + count);
-    ready!(polled)?;
-    Poll::Ready(Ok(count))
-}
-
-// === impl Stall ===
-
-/// Ends a write that made no progress for `limit`. The timer exists only while a write waits.
-struct Stall {
-    limit: Duration,
-    timer: Option<Pin<Box<Sleep>>>,
-}
-
-impl Stall {
-    fn watch<T>(
-        &mut self,
-        polled: Poll<io::Result<T>>,
-        cx: &mut Context<'_>,
-    ) -> Poll<io::Result<T>> {
-        if polled.is_ready() {
-            self.timer = None;
-            return polled;
-        }
-        let limit = self.limit;
-        let timer = self
-            .timer
-            .get_or_insert_with(|| Box::pin(tokio::time::sleep(limit)));
-        ready!(timer.as_mut().poll(cx));
-        Poll::Ready(Err(io::ErrorKind::TimedOut.into()))
-    }
+    // On the stack and not zeroed: most polls find nothing, and what they find is short.
+    let mut room = [std::mem::MaybeUninit::uninit(); READ_AHEAD_BYTES];
+    let mut buf = ReadBuf::uninit(&mut room);
+    ready!(reader.poll_read(cx, &mut buf))?;
+    into.extend_from_slice(buf.filled());
+    Poll::Ready(Ok(buf.filled().len()))
 }
 
 // === impl pingora's IO for ClientIo ===
@@ -347,7 +356,15 @@ impl AsyncRead for ClientIo {
         cx: &mut Context<'_>,
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        self.lock().poll_read(cx, buf)
+        let before = buf.filled().len();
+        let inner = &mut *self.lock();
+        ready!(inner.poll_read(cx, buf))?;
+        if inner.take_frames(&buf.filled()[before..]).is_err() {
+            // It ends as the connection's loop wants it, which this wakes; the codec waits for bytes until then.
+            self.shared.flooded.notify_one();
+            return Poll::Pending;
+        }
+        Poll::Ready(Ok(()))
     }
 }
 
@@ -357,7 +374,12 @@ impl AsyncWrite for ClientIo {
         cx: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
-        self.lock().poll_write(cx, bytes)
+        let inner = &mut *self.lock();
+        let count = ready!(inner.poll_write(cx, bytes))?;
+        if let Some(frames) = &mut inner.frames {
+            frames.sent(&bytes[..count]);
+        }
+        Poll::Ready(Ok(count))
     }
 
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -430,10 +452,10 @@ impl fmt::Debug for ClientIo {
 /// Bytes read at a time for a request head; most heads fit.
 const READ_AHEAD_BYTES: usize = 4096;
 /// A read buffer above this is given back once it is empty, so that an idle connection costs little.
-const READ_KEEP_BYTES: usize = 0;
+const READ_KEEP_BYTES: usize = 1024;
 /// Bytes that wait for a flush: one TLS record.
 const WRITE_BUFFER_BYTES: usize = 16 * 1024;
 /// A write buffer above this is given back once it is empty.
-const WRITE_KEEP_BYTES: usize = 0;
+const WRITE_KEEP_BYTES: usize = 2048;
 /// Bytes of later requests that are read while one is being answered.
 const READ_AHEAD_MAX: usize = 16 * 1024;

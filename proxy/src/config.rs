@@ -10,10 +10,12 @@
 
 mod addresses;
 mod check;
+mod client;
 mod compression;
 mod fault;
 mod limits;
 mod read;
+mod response_fields;
 mod section;
 mod site;
 mod timeouts;
@@ -28,6 +30,8 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use mana_control::SiteSettings;
+
+use crate::client_address::ClientRules;
 
 pub use compression::Compression;
 pub use fault::Fault;
@@ -56,6 +60,19 @@ pub struct Config {
     pub timeouts: Timeouts,
     /// `[limits]`
     pub limits: Limits,
+    /// `[client]`: who the client of a request is.
+    ///
+    /// `trusted`, default `[]`: networks (`10.0.0.0/8`, `2001:db8::/32`, `192.0.2.1`) whose hosts are believed about the
+    /// client: the CDN's, the load balancer's. Everybody else's claims are replaced. A network too many lets its hosts
+    /// forge addresses; one too few takes all of a CDN's users for one client, and limits them as one.
+    ///
+    /// `address_headers`, default `["x-forwarded-for"]`: the fields in which they name it, the first that names an
+    /// address first; also `cf-connecting-ip`, `true-client-ip` and `x-real-ip`. List only what the proxies in front
+    /// set: they pass on what they do not know, and that is the client's own word.
+    ///
+    /// `unlimited`, default `["127.0.0.0/8", "::1"]`: networks to which the limits per address do not apply, as they do
+    /// not to `trusted`. The default is this machine, on which tunnels and measurements run.
+    pub client: ClientRules,
     /// `[compression]`
     pub compression: Compression,
     /// `[[site]]`, one or more, in the order of the file. Hosts and aliases are unique over all of them.
@@ -85,6 +102,11 @@ pub struct Listen {
     pub http: Vec<SocketAddr>,
     /// `https`, default `[]`: TLS with HTTP/2 and HTTP/1.1.
     pub https: Vec<SocketAddr>,
+    /// `proxy_protocol`, default `[]`: those of the addresses above where each connection begins with a head of the
+    /// PROXY protocol, version 1 or 2. Required there, and no valid beginning elsewhere.
+    ///
+    /// Whoever reaches such an address can claim to be anybody: let only the load balancer reach it.
+    pub proxy_protocol: Vec<SocketAddr>,
 }
 
 /// `[control]`: the socket that the verbs of the command line talk to.
@@ -139,6 +161,13 @@ pub struct SiteConfig {
     /// `health = { path = "/", expect = 200, interval = "1s", timeout = "2s", method = "GET", pass = 2, of = 3 }` with
     /// the canonical host as `host`; `drain = { requests = "30s", tunnels = "10s" }`;
     /// `pause = { waiting = 1000, wait = "30s", spread = "1s" }`; no `hsts`.
+    ///
+    /// `only_trusted`, default false: peers outside `client.trusted` are answered 403, so that nobody steps round the
+    /// CDN. ACME challenges are answered to everyone.
+    ///
+    /// `response_headers`, default `{}`: fields set in every response of the upstreams, in place of theirs:
+    /// `{ "x-frame-options" = "DENY" }`. `remove_response_headers`, default `[]`: fields taken out:
+    /// `["server", "x-powered-by"]`. The proxy's own answers are left as they are. At most 64 of each.
     pub settings: SiteSettings,
     /// `certificate`, required: nobody should find out in a browser that a default was self-signed.
     pub certificate: CertificateSource,
@@ -215,6 +244,10 @@ pub fn needs_restart(old: &Config, new: &Config) -> Vec<String> {
         ),
         ("listen.http", old.listen.http != new.listen.http),
         ("listen.https", old.listen.https != new.listen.https),
+        (
+            "listen.proxy_protocol",
+            old.listen.proxy_protocol != new.listen.proxy_protocol,
+        ),
         ("control.socket", old.control.socket != new.control.socket),
         (
             "control.allow_uids",

@@ -3,6 +3,8 @@
 //! Owns the loops of HTTP/1 and HTTP/2 around `forward.rs`, with their deadlines between requests, and the polite end:
 //! a client is never cut off from a response by bytes that it was still sending.
 
+use std::net::SocketAddr;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -12,14 +14,18 @@ use pingora::protocols::http::ServerSession;
 use pingora::protocols::http::v2::server::{H2Accept, H2Options, HttpSession as H2Session};
 use pingora::protocols::http::v2::server::{default_h2_options, handshake as h2_handshake};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::sync::Notify;
 use tokio::time::{Instant, timeout, timeout_at};
 
 use crate::access::Record;
 use crate::answer::error_page;
-use crate::client_io::{ClientIo, Transport};
+use crate::client_io::{ClientIo, IoLimits, Transport};
 use crate::edge::Scheme;
 use crate::forward::{self, Connection, Next};
 use crate::head::{HeadFault, HeadLimits, HeadScan, leading_empty_lines, scan};
+use crate::listen::Begins;
+use crate::per_address::Counted;
+use crate::proxy_protocol::{self, Source};
 use crate::worker::{Accepted, Phase, Settings, Worker};
 
 /// Serves a connection to its end.
@@ -27,21 +33,36 @@ pub async fn serve(accepted: Accepted, worker: Arc<Worker>) {
     let settings = worker.shared.settings.load_full();
     // The count of connections falls when this is dropped, at the very end.
     let _admission = accepted.admission;
-    let tcp = match tokio::net::TcpStream::from_std(accepted.tcp) {
+    let mut tcp = match tokio::net::TcpStream::from_std(accepted.tcp) {
         Ok(tcp) => tcp,
         Err(error) => {
             tracing::warn!(%error, "cannot register a connection");
             return;
         }
     };
-    let peer = accepted.peer;
+    // Its place in the count of its address is left at the very end too.
+    let (peer, _counted) = match accepted.begins {
+        Begins::Plainly => (accepted.peer, accepted.counted),
+        Begins::WithProxyHead => {
+            match Box::pin(introduced(&mut tcp, accepted.peer, &worker, &settings)).await {
+                Some(introduced) => introduced,
+                None => return,
+            }
+        }
+    };
     // Responses must not wait for acknowledgements; a socket that refuses the option still works.
     tcp.set_nodelay(true).ok();
     let transport = match accepted.scheme {
         Scheme::Http => Transport::Plain(tcp),
         Scheme::Https => {
             let handshake = worker.shared.keyring.acceptor().accept(tcp);
-            match timeout(settings.timeouts.handshake, handshake).await {
+            let handshake = timeout(settings.timeouts.handshake, handshake);
+            let places = settings.limits.handshakes;
+            let Ok(done) = worker.shared.handshakes.one_of(places, handshake).await else {
+                worker.shared.metrics.reject("handshakes");
+                return;
+            };
+            match done {
                 Ok(Ok(tls)) => Transport::Tls(Box::new(tls)),
                 Ok(Err(error)) => {
                     worker.shared.metrics.reject("handshake");
@@ -55,20 +76,54 @@ pub async fn serve(accepted: Accepted, worker: Arc<Worker>) {
             }
         }
     };
-    let io = ClientIo::new(transport, peer, settings.timeouts.client_stall);
+    let limits = IoLimits {
+        stall: settings.timeouts.client_stall,
+        bytes_per_second: settings.limits.client_bytes_per_second,
+        h2_control_frames: settings.limits.h2_control_frames,
+    };
+    let io = ClientIo::new(transport, peer, limits);
     let ip = peer.ip().to_canonical().to_string();
     let connection = Arc::new(Connection {
         scheme: accepted.scheme,
         peer,
         // An address has only bytes that are valid in a field.
         client_ip: HeaderValue::from_str(&ip).unwrap_or_else(|_| HeaderValue::from_static("")),
+        let_go: Notify::new(),
         io,
     });
     if connection.io.is_h2() {
-        serve_h2(connection, worker, &settings).await;
+        serve_h2(Arc::clone(&connection), Arc::clone(&worker), &settings).await;
     } else {
         serve_h1(&connection, &worker).await;
     }
+    if connection.io.has_stalled() {
+        worker.shared.metrics.reject("client_stall");
+    }
+}
+
+/// Reads the head of the PROXY protocol, and counts the connection at the address that it names.
+async fn introduced(
+    tcp: &mut tokio::net::TcpStream,
+    peer: SocketAddr,
+    worker: &Worker,
+    settings: &Settings,
+) -> Option<(SocketAddr, Option<Counted>)> {
+    let read = timeout(settings.timeouts.handshake, proxy_protocol::read(tcp)).await;
+    let peer = match read {
+        Ok(Ok(Source::Client(client))) => client,
+        Ok(Ok(Source::Peer)) => peer,
+        Ok(Err(error)) => {
+            worker.shared.metrics.reject("proxy_protocol");
+            tracing::debug!(%peer, %error, "not introduced");
+            return None;
+        }
+        Err(_) => {
+            worker.shared.metrics.reject("proxy_protocol_timeout");
+            return None;
+        }
+    };
+    let counted = worker.shared.count_connection(peer.ip()).ok()?;
+    Some((peer, counted))
 }
 
 // === HTTP/1 ===
@@ -76,9 +131,16 @@ pub async fn serve(accepted: Accepted, worker: Arc<Worker>) {
 async fn serve_h1(connection: &Connection, worker: &Arc<Worker>) {
     let io = &connection.io;
     let mut served = 0;
+    // On the way out a connection at rest has `REST_WHEN_DRAINING`: a request that is on its way meets an open
+    // connection, and its response says that it was the last one. One future for all rests of the connection.
+    let draining = async {
+        worker.shared.reached(Phase::Draining).await;
+        tokio::time::sleep(REST_WHEN_DRAINING).await;
+    };
+    tokio::pin!(draining);
     loop {
         let settings = worker.shared.settings.load_full();
-        let end = match read_head(io, worker, &settings, served == 0).await {
+        let end = match read_head(io, &settings, served == 0, draining.as_mut()).await {
             HeadRead::Complete(end) => end,
             HeadRead::Over => return close(io).await,
             HeadRead::Refused(fault) => {
@@ -137,9 +199,9 @@ enum HeadRead {
 /// byte a head has `timeouts.request_head` in total, however it trickles.
 async fn read_head(
     io: &ClientIo,
-    worker: &Worker,
     settings: &Settings,
     is_first: bool,
+    mut draining: Pin<&mut impl Future<Output = ()>>,
 ) -> HeadRead {
     let limits = HeadLimits {
         head_bytes: settings.limits.head_bytes,
@@ -170,30 +232,17 @@ async fn read_head(
                 Err(_) if length == 0 => return HeadRead::Over,
                 Err(_) => return HeadRead::TimedOut,
             },
-            None => match rest(io, worker, settings.timeouts.idle).await {
-                Some(read) => read,
-                None => return HeadRead::Over,
+            None => tokio::select! {
+                biased;
+                read = io.read_ahead() => read,
+                () = tokio::time::sleep(settings.timeouts.idle) => return HeadRead::Over,
+                () = draining.as_mut() => return HeadRead::Over,
             },
         };
         match read {
             Ok(0) | Err(_) => return HeadRead::Over,
             Ok(_) => {}
         }
-    }
-}
-
-/// Waits for the first byte of the next request. On the way out a connection at rest has [`REST_WHEN_DRAINING`]: a
-/// request that is on its way meets an open connection, and its response says that it was the last one.
-async fn rest(io: &ClientIo, worker: &Worker, idle: Duration) -> Option<std::io::Result<usize>> {
-    let draining = async {
-        worker.shared.reached(Phase::Draining).await;
-        tokio::time::sleep(REST_WHEN_DRAINING).await;
-    };
-    tokio::select! {
-        biased;
-        read = io.read_ahead() => Some(read),
-        () = tokio::time::sleep(idle) => None,
-        () = draining => None,
     }
 }
 
@@ -262,6 +311,7 @@ async fn serve_h2(connection: Arc<Connection>, worker: Arc<Worker>, settings: &S
     let mut accepted = 0;
     let mut malformed = 0;
     let mut is_going_away = false;
+    let mut flooded_until: Option<Instant> = None;
     loop {
         let idle = if is_going_away {
             settings.timeouts.h2_drain
@@ -275,7 +325,20 @@ async fn serve_h2(connection: Arc<Connection>, worker: Arc<Worker>, settings: &S
                 h2.graceful_shutdown();
                 continue;
             }
+            () = connection.let_go.notified(), if !is_going_away => {
+                is_going_away = true;
+                h2.graceful_shutdown();
+                continue;
+            }
             next = H2Session::from_h2_conn(&mut h2, Arc::clone(&digest)) => next,
+            () = connection.io.flooded() => {
+                worker.shared.metrics.reject("h2_control_frames");
+                is_going_away = true;
+                flooded_until = Some(Instant::now() + LINGER_TIME);
+                h2.abrupt_shutdown(h2::Reason::ENHANCE_YOUR_CALM);
+                continue;
+            }
+            () = until(flooded_until) => return,
             () = active.idle_for(idle) => {
                 if is_going_away {
                     return;
@@ -293,7 +356,7 @@ async fn serve_h2(connection: Arc<Connection>, worker: Arc<Worker>, settings: &S
                     is_going_away = true;
                     h2.graceful_shutdown();
                 }
-                spawn_stream(session, &connection, &worker, &active, settings);
+                spawn_stream(session, &connection, &worker, &active);
             }
             Ok(Some(H2Accept::Rejected)) => {
                 malformed += 1;
@@ -302,8 +365,32 @@ async fn serve_h2(connection: Arc<Connection>, worker: Arc<Worker>, settings: &S
                     return;
                 }
             }
-            Ok(None) | Err(_) => return,
+            Ok(None) => return,
+            Err(error) => {
+                if let Some(limit) = broken_rule(&error) {
+                    worker.shared.metrics.reject(limit);
+                }
+                return;
+            }
         }
+    }
+}
+
+/// What the codec ended a connection for: more of something than it takes (resets, CONTINUATION, empty DATA, heads that
+/// unpack to more than they may), or frames that are none.
+fn broken_rule(error: &pingora::Error) -> Option<&'static str> {
+    let error = error.root_cause().downcast_ref::<h2::Error>()?;
+    let reason = error.reason().filter(|_| error.is_library())?;
+    match reason {
+        h2::Reason::ENHANCE_YOUR_CALM => Some("h2_flood"),
+        _ => Some("h2_malformed"),
+    }
+}
+
+async fn until(deadline: Option<Instant>) {
+    match deadline {
+        Some(deadline) => tokio::time::sleep_until(deadline).await,
+        None => std::future::pending().await,
     }
 }
 
@@ -312,10 +399,8 @@ fn spawn_stream(
     connection: &Arc<Connection>,
     worker: &Arc<Worker>,
     active: &Arc<Active>,
-    settings: &Settings,
 ) {
-    let mut session = ServerSession::new_http2(session);
-    session.set_write_timeout(Some(settings.timeouts.client_stall));
+    let session = ServerSession::new_http2(session);
     let connection = Arc::clone(connection);
     let worker = Arc::clone(worker);
     let one = ActiveOne::count(active);

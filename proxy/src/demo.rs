@@ -81,7 +81,7 @@ async fn bind_free() -> Result<(TcpListener, SocketAddr), Error> {
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// One of its two front ports cannot be had.
-    #[error("cannot listen on {address} for {scheme}\nhint: {hint}")]
+    #[error("cannot listen on {address} for {scheme}")]
     Port {
         /// What was to be bound.
         address: SocketAddr,
@@ -93,9 +93,7 @@ pub enum Error {
         source: io::Error,
     },
     /// `./run` cannot be written.
-    #[error(
-        "cannot write the demo's files under ./run\nhint: start it in a directory that you may write to"
-    )]
+    #[error("cannot write the demo's files under ./run")]
     Files(#[source] io::Error),
     /// The configuration under `./run` is not what the demo wrote: never seen.
     #[error(transparent)]
@@ -106,6 +104,18 @@ pub enum Error {
     /// A demo upstream cannot be bound.
     #[error("cannot start the demo upstreams on the loopback interface")]
     Upstream(#[source] io::Error),
+}
+
+impl Error {
+    /// What to do about it, where that is known.
+    pub fn hint(&self) -> Option<String> {
+        match self {
+            Error::Port { hint, .. } => Some(hint.clone()),
+            Error::Files(_) => Some("start it in a directory that you may write to".to_owned()),
+            Error::Run(error) => error.hint(),
+            Error::Config(_) | Error::Upstream(_) => None,
+        }
+    }
 }
 
 /// Which of the two front ports.
@@ -329,7 +339,10 @@ mod tests {
         let text = error.to_string();
         assert!(text.contains(&address.to_string()), "{text}");
         assert!(text.contains("https"), "{text}");
-        assert!(text.contains("hint: port"), "{text}");
+        assert!(
+            error.hint().is_some_and(|hint| hint.starts_with("port ")),
+            "{error:?}"
+        );
         drop(taken);
         check_ports(local(0), address).expect("free again");
     }

@@ -9,6 +9,8 @@ use std::sync::Arc;
 use http::{Method, StatusCode};
 use mana_control::{NameRole, Site, Table};
 
+use crate::client_address::Peer;
+
 /// How the client's connection reached the proxy.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Scheme {
@@ -31,8 +33,10 @@ impl Scheme {
 /// The part of a request head that the verdict depends on.
 #[derive(Clone, Copy, Debug)]
 pub struct Asked<'a> {
-    /// How it came.
+    /// How the client spoke.
     pub scheme: Scheme,
+    /// Whether the other end of the connection is a trusted proxy.
+    pub peer: Peer,
     /// Its method.
     pub method: &'a Method,
     /// Host and port as the client wrote them; empty when it named none.
@@ -64,7 +68,7 @@ pub enum Verdict {
     },
     /// Answer with this status.
     Refuse {
-        /// 400, 405 or 421.
+        /// 400, 403, 405, 421 or 501.
         status: StatusCode,
         /// The sentence of the error page.
         reason: &'static str,
@@ -91,6 +95,12 @@ pub fn verdict(asked: Asked<'_>, table: &Table, https_port: HttpsPort) -> Verdic
     let Some((site, role)) = table.by_name(name) else {
         return refuse_host(asked.scheme, name);
     };
+    if site.settings.only_trusted && asked.peer == Peer::Stranger {
+        return Verdict::Refuse {
+            status: StatusCode::FORBIDDEN,
+            reason: "this site is reached through its CDN",
+        };
+    }
     let wanted = match (asked.scheme, https_port) {
         (Scheme::Http, HttpsPort::Port(_)) | (Scheme::Https, _) => Scheme::Https,
         (Scheme::Http, HttpsPort::None) => Scheme::Http,
@@ -184,6 +194,7 @@ mod tests {
     fn ask(scheme: Scheme, method: Method, authority: &str, path: &str) -> String {
         let asked = Asked {
             scheme,
+            peer: Peer::Stranger,
             method: &method,
             authority,
             path_and_query: path,
@@ -269,9 +280,39 @@ mod tests {
     }
 
     #[test]
+    fn a_locked_site_is_shown_to_trusted_peers_alone() {
+        let mut locked = site("mana.so", &["www.mana.so"]);
+        Arc::make_mut(&mut locked.settings).only_trusted = true;
+        let table = Table::new(1, vec![Arc::new(locked)]);
+        for (peer, authority, expected) in [
+            (Peer::Stranger, "mana.so", "403"),
+            (Peer::Stranger, "www.mana.so", "403"),
+            (Peer::Stranger, "evil.example", "421"),
+            (Peer::Trusted, "mana.so", "forward"),
+            (Peer::Trusted, "www.mana.so", "301"),
+        ] {
+            let asked = Asked {
+                scheme: Scheme::Https,
+                peer,
+                method: &Method::GET,
+                authority,
+                path_and_query: "/",
+            };
+            let found = match verdict(asked, &table, HttpsPort::Port(443)) {
+                Verdict::Redirect { status, .. } | Verdict::Refuse { status, .. } => {
+                    status.as_u16().to_string()
+                }
+                Verdict::Forward(_) => "forward".to_owned(),
+            };
+            assert_eq!(found, expected, "{authority}");
+        }
+    }
+
+    #[test]
     fn without_an_https_listener_sites_are_served_over_http() {
         let asked = |authority| Asked {
             scheme: Scheme::Http,
+            peer: Peer::Stranger,
             method: &Method::GET,
             authority,
             path_and_query: "/",

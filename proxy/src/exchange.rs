@@ -10,18 +10,20 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::header::{self, HeaderValue};
 use http::{Method, StatusCode, Version};
+use mana_control::room::Place;
 use pingora::http::{RequestHeader, ResponseHeader};
 use pingora::protocols::http::ServerSession;
 use pingora::protocols::http::v1::client::HttpSession as UpstreamSession;
 use pingora::{Error as PingoraError, ErrorType};
-use tokio::time::{Instant, Sleep};
+use tokio::time::{Instant, Sleep, timeout};
 
 use crate::client_io::ClientIo;
 use crate::compress::Encoder;
 use crate::compress_decision::Plan;
 use crate::config::{Compression, Timeouts};
 use crate::fault::Fault;
-use crate::headers::{Framing, response_for_client, response_framing};
+use crate::headers::{Framing, ResponseRules, response_for_client, response_framing};
+use crate::patience::Patience;
 use crate::upstream_io::UpstreamIo;
 
 /// What one request needs of its surroundings while it is pumped.
@@ -40,12 +42,16 @@ pub struct Exchange<'a> {
     pub is_last: &'a (dyn Fn() -> bool + Send + Sync),
     /// The largest request body; `None` = unlimited.
     pub body_bytes_max: Option<u64>,
+    /// The slowest that a request body may come; 0 = any.
+    pub client_bytes_per_second: u32,
+    /// The request's place in the upstream, which an event stream gives back.
+    pub place: Option<Place>,
     /// The deadlines.
     pub timeouts: &'a Timeouts,
+    /// What the site says of its responses.
+    pub response_rules: ResponseRules<'a>,
     /// What is compressed.
     pub compression: &'a Compression,
-    /// The value of HSTS for this response.
-    pub strict_transport_security: Option<&'a HeaderValue>,
     /// The request's id.
     pub request_id: &'a HeaderValue,
     /// Counts what moved.
@@ -110,7 +116,8 @@ impl Exchange<'_> {
             // Only a head that cannot be serialised fails here; writes themselves are always accepted.
             return self.failed(Fault::ClientMalformed);
         }
-        let mut pump = Pump::new(self.framing == Framing::Empty);
+        let patience = Patience::new(self.timeouts.client_stall, self.client_bytes_per_second);
+        let mut pump = Pump::new(self.framing == Framing::Empty, patience);
         let first_due = pump.due(self.timeouts);
         let sleep = tokio::time::sleep_until(first_due);
         tokio::pin!(sleep);
@@ -181,6 +188,9 @@ impl Exchange<'_> {
         read: Result<FromUpstream, Box<PingoraError>>,
     ) -> Option<Ended> {
         pump.upstream_moved_at = Instant::now();
+        if pump.head_received {
+            pump.patience.restore();
+        }
         match read {
             Ok(FromUpstream::Head) => self.head_event(upstream, pump).await,
             Ok(FromUpstream::Chunk(chunk)) => {
@@ -206,22 +216,25 @@ impl Exchange<'_> {
         upstream: &mut UpstreamSession,
         pump: &mut Pump,
     ) -> Option<Ended> {
-        let head = match upstream.resp_header() {
-            Some(head) => head.clone(),
-            None => return Some(self.failed(Fault::UpstreamMalformed)),
+        let Some(head) = upstream.resp_header() else {
+            return Some(self.failed(Fault::UpstreamMalformed));
         };
-        if head.status == StatusCode::SWITCHING_PROTOCOLS {
-            return Some(self.upgrade_event(&head).await);
+        let status = head.status;
+        if status == StatusCode::SWITCHING_PROTOCOLS {
+            let rules = self.response_rules;
+            let ours = response_for_client(head, Framing::Empty, rules, self.request_id);
+            return Some(self.upgrade_event(ours).await);
         }
         let client_version = self.client.req_header().version;
-        if head.status.is_informational() {
+        if status.is_informational() {
             pump.informational += 1;
             if pump.informational > INFORMATIONAL_MAX {
                 return Some(self.failed(Fault::UpstreamMalformed));
             }
             // HTTP/1.0 knows none (RFC 9110 s15.2); the HTTP/2 session cannot send them.
             if client_version == Version::HTTP_11 {
-                let info = response_for_client(&head, Framing::Empty, None, self.request_id);
+                let rules = self.response_rules;
+                let info = response_for_client(head, Framing::Empty, rules, self.request_id);
                 // The session takes any head before the end of the body for the last one and would close.
                 let keepalive = self.client.get_keepalive();
                 if self.send_head(info).await.is_err() {
@@ -235,22 +248,24 @@ impl Exchange<'_> {
         }
         self.upstream_io.hand_out_all();
         pump.head_received = true;
-        pump.is_event_stream = is_event_stream(&head);
+        let is_event_stream = is_event_stream(head);
+        if is_event_stream {
+            self.place = None;
+        }
+        let gap = match is_event_stream {
+            true => self.timeouts.stream_idle,
+            false => self.timeouts.response_stall,
+        };
+        pump.patience = Patience::new(gap, self.client_bytes_per_second);
         self.progress.first_byte = Some(pump.upstream_moved_at);
-        let method = self.client.req_header().method.clone();
-        let mut framing = response_framing(&head, &method, client_version);
-        let plan = self.start_encoder(pump, &head, &mut framing);
+        let mut framing = response_framing(head, &self.client.req_header().method, client_version);
+        let plan = self.start_encoder(pump, head, &mut framing);
         if (self.is_last)() || framing == Framing::UntilClose {
             self.client.set_keepalive(None);
         }
-        let mut ours = response_for_client(
-            &head,
-            framing,
-            self.strict_transport_security,
-            self.request_id,
-        );
+        let mut ours = response_for_client(head, framing, self.response_rules, self.request_id);
         plan.mark(&mut ours);
-        self.progress.status = Some(head.status);
+        self.progress.status = Some(status);
         if self.send_head(ours).await.is_err() {
             return Some(Ended::Cut(Fault::ClientGone));
         }
@@ -345,14 +360,13 @@ impl Exchange<'_> {
     }
 
     /// RFC 9110 s7.8: a 101 is valid only as the answer to an upgrade that was asked for.
-    async fn upgrade_event(&mut self, head: &ResponseHeader) -> Ended {
+    async fn upgrade_event(&mut self, ours: ResponseHeader) -> Ended {
         if !self.is_upgrade {
             return self.failed(Fault::UpstreamMalformed);
         }
         self.upstream_io.hand_out_all();
         self.progress.first_byte = Some(Instant::now());
-        self.progress.status = Some(head.status);
-        let ours = response_for_client(head, Framing::Empty, None, self.request_id);
+        self.progress.status = Some(ours.status);
         match self.send_head(ours).await {
             Ok(()) => Ended::Upgraded,
             Err(_) => Ended::Cut(Fault::ClientGone),
@@ -366,9 +380,12 @@ impl Exchange<'_> {
         pump: &mut Pump,
         read: Result<Option<Bytes>, Box<PingoraError>>,
     ) -> Option<Ended> {
-        pump.client_moved_at = Instant::now();
+        let now = Instant::now();
+        let waited = now - pump.client_moved_at;
+        pump.client_moved_at = now;
         match read {
             Ok(Some(chunk)) => {
+                pump.patience.moved(waited, chunk.len());
                 self.progress.body_in += chunk.len() as u64;
                 if self
                     .body_bytes_max
@@ -384,6 +401,7 @@ impl Exchange<'_> {
             }
             Ok(None) => {
                 pump.request_done = true;
+                pump.patience.restore();
                 pump.upstream_moved_at = pump.client_moved_at;
                 match upstream.finish_body().await {
                     Ok(_) => None,
@@ -416,10 +434,16 @@ impl Exchange<'_> {
             let piece = rest.split_to(rest.len().min(PIECE_BYTES_MAX));
             let count = piece.len() as u64;
             let is_last = is_last && rest.is_empty();
-            self.client
-                .write_response_body(piece, is_last)
-                .await
-                .map_err(|_| Fault::ClientGone)?;
+            let is_h2 = self.client.is_http2();
+            let written = self.client.write_response_body(piece, is_last);
+            let written = match is_h2 {
+                // A stream waits for the client's window. Over HTTP/1 the connection watches its own writes.
+                true => timeout(self.timeouts.client_stall, written)
+                    .await
+                    .map_err(|_| Fault::ClientStalled)?,
+                false => written.await,
+            };
+            written.map_err(|_| Fault::ClientGone)?;
             self.progress.body_out += count;
             if rest.is_empty() {
                 return Ok(());
@@ -460,7 +484,8 @@ struct Pump {
     /// It is the upstream's turn: it does not read what was sent to it.
     waits_for_room: bool,
     head_received: bool,
-    is_event_stream: bool,
+    /// With the client that sends its body; once the head of the response is there, with both sides.
+    patience: Patience,
     /// Informational heads so far.
     informational: u32,
     /// Bytes may wait in the client's write buffer.
@@ -472,13 +497,13 @@ struct Pump {
 }
 
 impl Pump {
-    fn new(request_done: bool) -> Pump {
+    fn new(request_done: bool, patience: Patience) -> Pump {
         let now = Instant::now();
         Pump {
             request_done,
             waits_for_room: false,
             head_received: false,
-            is_event_stream: false,
+            patience,
             informational: 0,
             is_unflushed: false,
             encoder: None,
@@ -516,20 +541,15 @@ impl Pump {
 
     fn next_deadline(&self, timeouts: &Timeouts) -> (Instant, Fault) {
         if self.head_received {
-            let gap = if self.is_event_stream {
-                timeouts.stream_idle
-            } else {
-                timeouts.response_stall
-            };
             let moved_at = self.upstream_moved_at.max(self.client_moved_at);
-            return (moved_at + gap, Fault::UpstreamTimedOut);
+            return (moved_at + self.patience.left(), Fault::UpstreamTimedOut);
         }
         if self.request_done || self.waits_for_room {
             let due = self.upstream_moved_at + timeouts.response_head;
             return (due, Fault::UpstreamTimedOut);
         }
         (
-            self.client_moved_at + timeouts.client_stall,
+            self.client_moved_at + self.patience.left(),
             Fault::ClientStalled,
         )
     }

@@ -37,6 +37,13 @@ pub enum Fault {
     /// As many tunnels as `limits.tunnels` are open.
     #[error("too many tunnels are open")]
     TunnelsFull,
+    /// As many requests as `limits.in_flight_per_upstream` are in the upstream, and as many as
+    /// `limits.queue_per_upstream` wait.
+    #[error("the upstream is busy, and too many requests are waiting")]
+    UpstreamFull,
+    /// It waited `timeouts.queue_wait` for a place in the upstream.
+    #[error("the upstream is busy, and the wait was too long")]
+    QueueTimedOut,
     /// The upstream closed or reset before it answered.
     #[error("the upstream closed the connection without an answer")]
     UpstreamClosed,
@@ -73,9 +80,32 @@ impl Fault {
             Fault::PauseFull => "pause_full",
             Fault::PauseTimedOut => "pause_timed_out",
             Fault::TunnelsFull => "tunnels_full",
+            Fault::UpstreamFull => "upstream_full",
+            Fault::QueueTimedOut => "queue_timed_out",
             Fault::UpstreamClosed => "upstream_closed",
             Fault::UpstreamMalformed => "upstream_malformed",
             Fault::UpstreamTimedOut => "upstream_timed_out",
+        }
+    }
+
+    /// The limit that it reached, under which it is counted once more.
+    pub fn limit(self) -> Option<&'static str> {
+        match self {
+            Fault::ClientStalled => Some("client_stall"),
+            Fault::BodyTooLarge => Some("body_bytes"),
+            Fault::UpstreamFull => Some("queue_per_upstream"),
+            Fault::QueueTimedOut => Some("queue_wait"),
+            Fault::TunnelsFull => Some("tunnels"),
+            Fault::ClientGone
+            | Fault::ClientMalformed
+            | Fault::Unreachable
+            | Fault::SlotClosed
+            | Fault::Maintenance
+            | Fault::PauseFull
+            | Fault::PauseTimedOut
+            | Fault::UpstreamClosed
+            | Fault::UpstreamMalformed
+            | Fault::UpstreamTimedOut => None,
         }
     }
 
@@ -91,7 +121,9 @@ impl Fault {
             | Fault::Maintenance
             | Fault::PauseFull
             | Fault::PauseTimedOut
-            | Fault::TunnelsFull => Blame::Site,
+            | Fault::TunnelsFull
+            | Fault::UpstreamFull
+            | Fault::QueueTimedOut => Blame::Site,
             Fault::UpstreamClosed | Fault::UpstreamMalformed | Fault::UpstreamTimedOut => {
                 Blame::Upstream
             }
@@ -113,7 +145,9 @@ impl Fault {
             | Fault::Maintenance
             | Fault::PauseFull
             | Fault::PauseTimedOut
-            | Fault::TunnelsFull => StatusCode::SERVICE_UNAVAILABLE,
+            | Fault::TunnelsFull
+            | Fault::UpstreamFull
+            | Fault::QueueTimedOut => StatusCode::SERVICE_UNAVAILABLE,
             Fault::UpstreamClosed | Fault::UpstreamMalformed => StatusCode::BAD_GATEWAY,
             Fault::UpstreamTimedOut => StatusCode::GATEWAY_TIMEOUT,
         }
@@ -127,7 +161,9 @@ impl Fault {
             | Fault::SlotClosed
             | Fault::PauseFull
             | Fault::PauseTimedOut
-            | Fault::TunnelsFull => Some(5),
+            | Fault::TunnelsFull
+            | Fault::UpstreamFull
+            | Fault::QueueTimedOut => Some(5),
             Fault::ClientGone
             | Fault::ClientStalled
             | Fault::ClientMalformed
@@ -165,6 +201,8 @@ mod tests {
             PauseFull,
             PauseTimedOut,
             TunnelsFull,
+            UpstreamFull,
+            QueueTimedOut,
             UpstreamClosed,
             UpstreamMalformed,
             UpstreamTimedOut,

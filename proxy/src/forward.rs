@@ -11,22 +11,26 @@ use http::header::{self, HeaderValue};
 use http::{StatusCode, Version};
 use mana_control::hold::HoldOutcome;
 use mana_control::inflight::Entry;
+use mana_control::room::{NoPlace, Place, RoomLimits};
 use mana_control::{Mode, Site, Slot};
 use pingora::http::RequestHeader;
 use pingora::protocols::http::ServerSession;
+use tokio::sync::Notify;
 
 use crate::access::{Record, Served};
 use crate::answer::{Answer, error_page, redirect};
+use crate::client_address::{Client, counted_under};
 use crate::client_io::ClientIo;
 use crate::config::Timeouts;
 use crate::edge::{Asked, Scheme, Verdict, verdict};
 use crate::exchange::{Ended, Exchange, Progress, is_safe};
 use crate::fault::{Blame, Fault};
 use crate::head::HeadFault;
-use crate::headers::{About, Framing, is_websocket_upgrade, request_for_upstream};
+use crate::headers::{About, Framing, ResponseRules, is_websocket_upgrade, request_for_upstream};
+use crate::per_address::{ComeBack, RateLimit};
 use crate::select::{Candidate, candidates};
 use crate::tunnel;
-use crate::upstream::{Busy, Connected, connect, reuse};
+use crate::upstream::{Busy, ConnectError, Connected, connect, reuse};
 use crate::upstream_io::UpstreamIo;
 use crate::worker::{Phase, Settings, Worker};
 
@@ -41,6 +45,8 @@ pub struct Connection {
     pub peer: SocketAddr,
     /// `peer` without its port, as upstreams are told it.
     pub client_ip: HeaderValue,
+    /// Asks an HTTP/2 connection to take no new streams: its client let one stall.
+    pub let_go: Notify,
 }
 
 /// What becomes of a HTTP/1 connection after a request.
@@ -63,8 +69,19 @@ pub async fn serve(
     worker: &Arc<Worker>,
     is_last: bool,
 ) -> Next {
+    let head = session.req_header();
+    let settings = worker.shared.settings.load_full();
+    let client = settings.client.client(
+        connection.peer.ip(),
+        &connection.client_ip,
+        connection.scheme,
+        &head.headers,
+    );
+    let mut record = Record::new(connection, head);
+    record.client(&client);
     let mut request = Request {
-        record: Record::new(connection, session.req_header()),
+        record,
+        client,
         session,
         connection,
         worker,
@@ -104,6 +121,7 @@ enum Finish {
 
 struct Request<'a> {
     session: ServerSession,
+    client: Client,
     connection: &'a Connection,
     worker: &'a Arc<Worker>,
     record: Record,
@@ -112,6 +130,11 @@ struct Request<'a> {
 
 impl Request<'_> {
     async fn serve(&mut self) -> Finish {
+        if let Err(come_back) = self.count() {
+            self.worker.shared.metrics.reject("requests_per_address");
+            let (status, after_s) = (StatusCode::TOO_MANY_REQUESTS, Some(come_back.after_s));
+            return Box::pin(self.page(status, "too many requests", after_s)).await;
+        }
         let Some(authority) = authority_of(self.session.req_header()) else {
             return self
                 .refuse(StatusCode::BAD_REQUEST, "Host is not a host name")
@@ -134,7 +157,7 @@ impl Request<'_> {
             Verdict::Refuse { status, reason } => self.refuse(status, reason).await,
             Verdict::Forward(site) => match self.forward(site, &authority).await {
                 Ok(finish) => finish,
-                Err(fault) => self.fail(fault).await,
+                Err(fault) => Box::pin(self.fail(fault)).await,
             },
         }
     }
@@ -160,10 +183,25 @@ impl Request<'_> {
         ))
     }
 
+    /// Counts the request at its client's address.
+    fn count(&self) -> Result<(), ComeBack> {
+        let settings = self.worker.shared.settings.load();
+        let limit = RateLimit {
+            per_second: settings.limits.requests_per_address,
+            burst: settings.limits.requests_burst,
+        };
+        if limit.per_second == 0 || !settings.client.is_limited(self.client.ip) {
+            return Ok(());
+        }
+        let address = counted_under(self.client.ip);
+        self.worker.shared.request_rates.count(address, limit)
+    }
+
     fn verdict(&self, authority: &HeaderValue) -> Verdict {
         let head = self.session.req_header();
         let asked = Asked {
-            scheme: self.connection.scheme,
+            scheme: self.client.scheme,
+            peer: self.client.peer,
             method: &head.method,
             authority: authority.to_str().unwrap_or_default(),
             path_and_query: head.uri.path_and_query().map_or("/", |path| path.as_str()),
@@ -189,24 +227,22 @@ impl Request<'_> {
         let is_upgrade =
             framing == Framing::Empty && is_websocket_upgrade(self.session.req_header());
         if is_upgrade && self.worker.shared.metrics.tunnels_open() >= settings.limits.tunnels {
-            self.worker.shared.metrics.reject("tunnels");
             return Err(Fault::TunnelsFull);
         }
         let (site, mut entry) = self.enter(site).await?;
         self.record.site(&site);
         let may_repeat = framing == Framing::Empty && is_safe(&self.session.req_header().method);
         let (worker, is_last) = (self.worker, self.is_last);
-        let hsts = hsts(self.connection.scheme, &site);
+        let hsts = hsts(self.client.scheme, &site);
         let mut attempts = Attempts::new(&site, settings.limits.attempts, &settings.timeouts);
         loop {
-            let reached = self
+            let mut reached = self
                 .reach(&site, &mut entry, &mut attempts, &settings)
                 .await?;
             let _busy = Busy::count(&reached.candidate.upstream);
             self.record.upstream(&reached.candidate, attempts.made);
             let about = About {
-                client_ip: &self.connection.client_ip,
-                scheme: self.connection.scheme,
+                client: &self.client,
                 authority,
                 request_id: &self.record.request_id,
             };
@@ -220,9 +256,14 @@ impl Request<'_> {
                 is_upgrade,
                 is_last: &|| is_last || worker.phase() != Phase::Serving,
                 body_bytes_max: settings.limits.body_bytes,
+                client_bytes_per_second: settings.limits.client_bytes_per_second,
+                place: reached.place.take(),
                 timeouts: &settings.timeouts,
+                response_rules: ResponseRules {
+                    strict_transport_security: hsts.as_ref(),
+                    fields: &site.settings.response_fields,
+                },
                 compression: &settings.compression,
-                strict_transport_security: hsts.as_ref(),
                 request_id: &self.record.request_id,
                 progress: &mut progress,
             };
@@ -239,7 +280,9 @@ impl Request<'_> {
                     return Ok(Finish::Session);
                 }
                 Ended::Upgraded => {
-                    return self.tunnel(reached.connected.io, entry, &settings).await;
+                    // Boxed, as what follows a failure is: a request that needs neither does not carry their weight.
+                    let io = reached.connected.io;
+                    return Box::pin(self.tunnel(io, entry, &settings)).await;
                 }
                 Ended::Cut(fault) => {
                     self.record.fault = Some(fault);
@@ -306,6 +349,11 @@ impl Request<'_> {
                 attempts.entered = candidate.slot;
                 self.worker.shared.metrics.backup_used(site);
             }
+            let places = settings.limits.in_flight_per_upstream;
+            let place = match candidate.upstream.room.try_enter(places) {
+                Some(place) => place,
+                None => Box::pin(attempts.wait_for_place(&candidate, settings)).await?,
+            };
             let idle_max = settings.timeouts.upstream_idle;
             if !is_new_wanted
                 && let Some(connected) = reuse(&self.worker.pool, &candidate.upstream, idle_max)
@@ -313,17 +361,25 @@ impl Request<'_> {
                 return Ok(Reached {
                     candidate,
                     connected,
+                    place: Some(place),
                 });
             }
-            match connect(&candidate.upstream, attempts.connect_deadline()).await {
+            let descriptors = self.worker.shared.descriptors;
+            let deadline = attempts.connect_deadline();
+            match connect(&candidate.upstream, descriptors, deadline).await {
                 Ok(connected) => {
                     self.record.connected(started);
                     return Ok(Reached {
                         candidate,
                         connected,
+                        place: Some(place),
                     });
                 }
-                Err(error) => {
+                Err(error @ ConnectError::Exhausted(_)) => {
+                    self.worker.shared.metrics.reject("upstream_descriptors");
+                    tracing::debug!(upstream = %candidate.upstream.address, %error, "cannot connect");
+                }
+                Err(error @ ConnectError::Upstream(_)) => {
                     let now = Instant::now();
                     candidate.upstream.mark(MARKED_FOR, now);
                     tracing::debug!(upstream = %candidate.upstream.address, %error, "cannot connect");
@@ -364,6 +420,10 @@ impl Request<'_> {
         if fault.blame() == Blame::Client {
             // What it still sends is not to be trusted, or not to be waited for.
             self.session.set_keepalive(None);
+        }
+        if fault == Fault::ClientStalled {
+            // What the line above is for HTTP/1: a connection that went silent is not kept for its idle time as well.
+            self.connection.let_go.notify_one();
         }
         self.page(fault.status(), &fault.to_string(), fault.retry_after_s())
             .await
@@ -456,6 +516,26 @@ impl<'a> Attempts<'a> {
         self.list.next().map(|candidate| (candidate, false))
     }
 
+    /// Waits for a place in the upstream. The wait is not charged to the attempts.
+    async fn wait_for_place(
+        &mut self,
+        candidate: &Candidate,
+        settings: &Settings,
+    ) -> Result<Place, Fault> {
+        let limits = RoomLimits {
+            places: settings.limits.in_flight_per_upstream,
+            waiting_max: settings.limits.queue_per_upstream,
+            wait_max: settings.timeouts.queue_wait,
+        };
+        let began = Instant::now();
+        let entered = candidate.upstream.room.enter(limits).await;
+        self.started += began.elapsed();
+        entered.map_err(|none| match none {
+            NoPlace::QueueFull => Fault::UpstreamFull,
+            NoPlace::TimedOut => Fault::QueueTimedOut,
+        })
+    }
+
     fn may_go_on(&self) -> bool {
         self.made < self.max
     }
@@ -476,6 +556,7 @@ impl<'a> Attempts<'a> {
 struct Reached {
     candidate: Candidate,
     connected: Connected,
+    place: Option<Place>,
 }
 
 /// Host and port as the client named them. HTTP/2 has them in `:authority`, an absolute-form target has them itself,

@@ -5,9 +5,10 @@
 
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use http::{Method, StatusCode, Version};
+use mana_control::table::ResponseFields;
 use pingora::http::{RequestHeader, ResponseHeader};
 
-use crate::edge::Scheme;
+use crate::client_address::{Client, Peer, names_the_client};
 
 /// How a message's body is delimited towards the next hop.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -27,14 +28,21 @@ pub enum Framing {
 /// What the proxy itself says to the upstream about a request.
 #[derive(Clone, Copy, Debug)]
 pub struct About<'a> {
-    /// The client's address, without port.
-    pub client_ip: &'a HeaderValue,
-    /// How the client reached the proxy.
-    pub scheme: Scheme,
+    /// Who the client is, how it spoke and through whom.
+    pub client: &'a Client,
     /// Host and port as the client named them.
     pub authority: &'a HeaderValue,
     /// The id under which this request is logged.
     pub request_id: &'a HeaderValue,
+}
+
+/// What the site says of its responses.
+#[derive(Clone, Copy, Debug)]
+pub struct ResponseRules<'a> {
+    /// The value of HSTS for this response.
+    pub strict_transport_security: Option<&'a HeaderValue>,
+    /// What is set and removed.
+    pub fields: &'a ResponseFields,
 }
 
 /// Whether a request asks for a websocket (RFC 6455 s4.1). Other upgrades are not offered to upstreams.
@@ -67,7 +75,7 @@ pub fn request_for_upstream(
     for (name, value) in &request.headers {
         if *name == header::COOKIE {
             cookies += 1;
-        } else if passes_to_upstream(name) && !nominated.has(name) {
+        } else if passes_to_upstream(name, about.client.peer) && !nominated.has(name) {
             headers.append(name.clone(), value.clone());
         }
     }
@@ -84,11 +92,11 @@ pub fn request_for_upstream(
         headers.insert(header::UPGRADE, HeaderValue::from_static("websocket"));
     }
     set_framing(headers, framing, &request.method);
-    headers.insert(X_REAL_IP, about.client_ip.clone());
-    headers.insert(X_FORWARDED_FOR, about.client_ip.clone());
+    headers.insert(X_REAL_IP, about.client.text.clone());
+    headers.insert(X_FORWARDED_FOR, about.client.forwarded_for.clone());
     headers.insert(
         X_FORWARDED_PROTO,
-        HeaderValue::from_static(about.scheme.as_str()),
+        HeaderValue::from_static(about.client.scheme.as_str()),
     );
     headers.insert(X_FORWARDED_HOST, about.authority.clone());
     headers.insert(X_REQUEST_ID, about.request_id.clone());
@@ -99,7 +107,7 @@ pub fn request_for_upstream(
 pub fn response_for_client(
     response: &ResponseHeader,
     framing: Framing,
-    strict_transport_security: Option<&HeaderValue>,
+    rules: ResponseRules<'_>,
     request_id: &HeaderValue,
 ) -> ResponseHeader {
     let (mut parts, ()) = http::Response::new(()).into_parts();
@@ -130,7 +138,13 @@ pub fn response_for_client(
         headers.insert(header::UPGRADE, HeaderValue::from_static("websocket"));
     }
     if !response.status.is_informational() {
-        if let Some(value) = strict_transport_security {
+        for name in &rules.fields.remove {
+            headers.remove(name);
+        }
+        for (name, value) in &rules.fields.set {
+            headers.insert(name.clone(), value.clone());
+        }
+        if let Some(value) = rules.strict_transport_security {
             headers.insert(header::STRICT_TRANSPORT_SECURITY, value.clone());
         }
         headers.insert(X_REQUEST_ID, request_id.clone());
@@ -239,7 +253,10 @@ fn is_hop_by_hop(name: &HeaderName) -> bool {
 
 /// Fields of a request that are handled apart, or that only the proxy may set. `x-middleware-subrequest` makes some
 /// Next.js versions skip their authorisation (CVE-2025-29927).
-fn passes_to_upstream(name: &HeaderName) -> bool {
+fn passes_to_upstream(name: &HeaderName, peer: Peer) -> bool {
+    if peer == Peer::Stranger && names_the_client(name) {
+        return false;
+    }
     if matches!(
         *name,
         header::HOST | header::CONTENT_LENGTH | header::EXPECT | header::FORWARDED
@@ -304,6 +321,7 @@ const FIELDS_ADDED: usize = 8;
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::edge::Scheme;
 
     fn request(version: Version, fields: &[(&str, &str)]) -> RequestHeader {
         let (mut parts, ()) = http::Request::new(()).into_parts();
@@ -319,9 +337,19 @@ mod tests {
     }
 
     fn rewritten(request: &RequestHeader) -> Vec<String> {
-        let about = About {
-            client_ip: &HeaderValue::from_static("192.0.2.1"),
+        rewritten_for(request, Peer::Stranger)
+    }
+
+    fn rewritten_for(request: &RequestHeader, peer: Peer) -> Vec<String> {
+        let client = Client {
+            ip: [192, 0, 2, 1].into(),
+            text: HeaderValue::from_static("192.0.2.1"),
+            forwarded_for: HeaderValue::from_static("192.0.2.1"),
             scheme: Scheme::Https,
+            peer,
+        };
+        let about = About {
+            client: &client,
             authority: &HeaderValue::from_static("mana.so"),
             request_id: &HeaderValue::from_static("abc"),
         };
@@ -354,8 +382,29 @@ mod tests {
             ("forwarded", "for=1.2.3.4"),
             ("x-request-id", "mine"),
             ("x-middleware-subrequest", "middleware"),
+            ("x-middleware-subrequest", "src/middleware:src/middleware"),
+            ("X-Forwarded-Ssl", "on"),
+            ("X-FORWARDED-PROTO", "http"),
+            ("cf-connecting-ip", "1.2.3.4"),
+            ("true-client-ip", "1.2.3.4"),
         ];
         assert_eq!(rewritten(&request(Version::HTTP_11, &fields)), SET);
+    }
+
+    #[test]
+    fn of_a_trusted_peer_only_its_own_fields_pass() {
+        let fields = [
+            ("x-forwarded-for", "1.2.3.4"),
+            ("x-forwarded-host", "evil.example"),
+            ("x-real-ip", "1.2.3.4"),
+            ("forwarded", "for=1.2.3.4"),
+            ("x-middleware-subrequest", "middleware"),
+            ("cf-connecting-ip", "192.0.2.1"),
+        ];
+        let mut expected = vec!["cf-connecting-ip: 192.0.2.1"];
+        expected.extend(SET);
+        let request = request(Version::HTTP_11, &fields);
+        assert_eq!(rewritten_for(&request, Peer::Trusted), expected);
     }
 
     #[test]
@@ -442,7 +491,11 @@ mod tests {
         }
         let id = HeaderValue::from_static("abc");
         let hsts = HeaderValue::from_static("max-age=1");
-        let head = response_for_client(&response, Framing::Chunked, Some(&hsts), &id);
+        let rules = ResponseRules {
+            strict_transport_security: Some(&hsts),
+            fields: &ResponseFields::default(),
+        };
+        let head = response_for_client(&response, Framing::Chunked, rules, &id);
         let mut names: Vec<&str> = head.headers.keys().map(HeaderName::as_str).collect();
         names.sort_unstable();
         assert_eq!(
@@ -455,5 +508,36 @@ mod tests {
             ]
         );
         assert_eq!(head.headers.get_all("set-cookie").iter().count(), 2);
+    }
+
+    #[test]
+    fn a_site_sets_and_removes_fields_of_final_responses() {
+        let mut response = ResponseHeader::build_no_case(200, None).expect("a response");
+        for (name, value) in [
+            ("server", "Express"),
+            ("x-powered-by", "Next.js"),
+            ("x-powered-by", "PHP"),
+            ("x-frame-options", "ALLOW"),
+            ("x-frame-options", "ALLOW"),
+        ] {
+            response.append_header(name, value).expect("a field");
+        }
+        let fields = ResponseFields {
+            set: vec![(header::X_FRAME_OPTIONS, HeaderValue::from_static("DENY"))],
+            remove: vec![header::SERVER, HeaderName::from_static("x-powered-by")],
+        };
+        let rules = ResponseRules {
+            strict_transport_security: None,
+            fields: &fields,
+        };
+        let id = HeaderValue::from_static("abc");
+        let head = response_for_client(&response, Framing::Empty, rules, &id);
+        let mut names: Vec<&str> = head.headers.keys().map(HeaderName::as_str).collect();
+        names.sort_unstable();
+        assert_eq!(names, ["x-frame-options", "x-request-id"]);
+        assert_eq!(head.headers[header::X_FRAME_OPTIONS], "DENY");
+        response.set_status(103).expect("a status");
+        let early = response_for_client(&response, Framing::Empty, rules, &id);
+        assert_eq!(early.headers[header::SERVER], "Express");
     }
 }

@@ -4,31 +4,40 @@
 //! benches can reach it; the product is the binary `mana-proxy`.
 
 pub mod access;
+pub mod access_log;
 pub mod admin;
 pub mod answer;
 pub mod certificates;
 pub mod cli;
+pub mod client_address;
 pub mod client_io;
 pub mod compress;
 pub mod compress_decision;
 pub mod config;
 pub mod connection;
 pub mod demo;
+pub mod descriptors;
 pub mod edge;
 pub mod exchange;
 pub mod fault;
 pub mod forward;
+pub mod h2_frames;
+pub mod handshakes;
 pub mod head;
 pub mod headers;
 pub mod listen;
 pub mod logging;
 pub mod metrics;
+pub mod patience;
+pub mod per_address;
 pub mod pool;
 #[cfg(test)]
 mod properties;
+pub mod proxy_protocol;
 pub mod reload;
 pub mod run;
 pub mod select;
+pub mod stall;
 #[cfg(test)]
 mod testing;
 pub mod tls;

@@ -13,7 +13,7 @@ use socket2::{Domain, Protocol, Socket, Type};
 use tokio::sync::mpsc;
 
 use crate::edge::Scheme;
-use crate::worker::{Accepted, Admission, Phase, Shared};
+use crate::worker::{Accepted, Admission, Phase, Shared, TooMany};
 
 /// A bound socket.
 #[derive(Debug)]
@@ -21,8 +21,19 @@ pub struct Listener {
     socket: TcpListener,
     /// Which kind of clients come through it.
     pub scheme: Scheme,
+    /// How their connections begin.
+    pub begins: Begins,
     /// Where it is bound; the port is never 0.
     pub address: SocketAddr,
+}
+
+/// How a connection begins.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Begins {
+    /// With the client's own bytes.
+    Plainly,
+    /// With a head of the PROXY protocol, from a load balancer.
+    WithProxyHead,
 }
 
 /// An address cannot be listened on.
@@ -53,7 +64,7 @@ impl BindError {
 ///
 /// # Errors
 /// The address is in use, not this machine's, or not permitted.
-pub fn bind(address: SocketAddr, scheme: Scheme) -> Result<Listener, BindError> {
+pub fn bind(address: SocketAddr, scheme: Scheme, begins: Begins) -> Result<Listener, BindError> {
     let bound = || -> io::Result<TcpListener> {
         let socket = Socket::new(
             Domain::for_address(address),
@@ -76,6 +87,7 @@ pub fn bind(address: SocketAddr, scheme: Scheme) -> Result<Listener, BindError> 
     Ok(Listener {
         socket,
         scheme,
+        begins,
         address,
     })
 }
@@ -116,8 +128,17 @@ pub async fn accept(listener: Listener, shared: Arc<Shared>, seats: Vec<Seat>) {
         };
         match accepted {
             Ok((tcp, peer)) => {
+                if !shared.descriptors.is_for_clients(&tcp) {
+                    shared.metrics.reject("descriptors");
+                    tracing::warn!(%address, "file descriptors run out; connections wait in the kernel's queue");
+                    tokio::select! {
+                        () = until_there_are_descriptors(&tcp, &shared, &mut backoff) => {}
+                        () = shared.reached(Phase::Draining) => return,
+                    }
+                }
                 backoff.reset();
-                hand_over(tcp, peer, listener.scheme, &shared, &seats).await;
+                let how = (listener.scheme, listener.begins);
+                hand_over(tcp, peer, how, &shared, &seats).await;
             }
             Err(error) => {
                 if let Some(wait) = backoff.after(&error) {
@@ -130,13 +151,36 @@ pub async fn accept(listener: Listener, shared: Arc<Shared>, seats: Vec<Seat>) {
     }
 }
 
+/// Keeps a connection that took one of the last descriptors until there are more: whoever has waited so long is not
+/// turned away.
+async fn until_there_are_descriptors(
+    held: &tokio::net::TcpStream,
+    shared: &Shared,
+    backoff: &mut Backoff,
+) {
+    loop {
+        tokio::time::sleep(backoff.longer()).await;
+        if shared.descriptors.are_free_for_clients(held) {
+            return;
+        }
+    }
+}
+
 async fn hand_over(
     tcp: tokio::net::TcpStream,
     peer: SocketAddr,
-    scheme: Scheme,
+    (scheme, begins): (Scheme, Begins),
     shared: &Arc<Shared>,
     seats: &[Seat],
 ) {
+    let counted = match begins {
+        Begins::Plainly => match shared.count_connection(peer.ip()) {
+            Ok(counted) => counted,
+            Err(TooMany) => return,
+        },
+        // The client is not known before its head is read, and the balancer is not counted.
+        Begins::WithProxyHead => None,
+    };
     // Off this thread's reactor: the worker registers it with its own.
     let tcp = match tcp.into_std() {
         Ok(tcp) => tcp,
@@ -156,6 +200,8 @@ async fn hand_over(
         tcp,
         peer,
         scheme,
+        begins,
+        counted,
         admission: Admission::new(shared, &seat.open),
     };
     if seat.connections.send(accepted).await.is_err() {
@@ -174,6 +220,11 @@ impl Backoff {
         self.wait = Duration::ZERO;
     }
 
+    fn longer(&mut self) -> Duration {
+        self.wait = (self.wait * 2).clamp(ACCEPT_WAIT_MIN, ACCEPT_WAIT_MAX);
+        self.wait
+    }
+
     /// `None` when the error is about that one connection alone.
     fn after(&mut self, error: &io::Error) -> Option<Duration> {
         if matches!(
@@ -184,8 +235,7 @@ impl Backoff {
         ) {
             return None;
         }
-        self.wait = (self.wait * 2).clamp(ACCEPT_WAIT_MIN, ACCEPT_WAIT_MAX);
-        Some(self.wait)
+        Some(self.longer())
     }
 }
 
@@ -200,8 +250,13 @@ mod tests {
 
     #[test]
     fn a_taken_address_is_named_with_what_to_do() {
-        let first = bind("127.0.0.1:0".parse().expect("an address"), Scheme::Http).expect("binds");
-        let error = bind(first.address, Scheme::Http).expect_err("is taken");
+        let first = bind(
+            "127.0.0.1:0".parse().expect("an address"),
+            Scheme::Http,
+            Begins::Plainly,
+        )
+        .expect("binds");
+        let error = bind(first.address, Scheme::Http, Begins::Plainly).expect_err("is taken");
         assert_eq!(
             error.to_string(),
             format!("cannot listen on {}", first.address)

@@ -1,10 +1,9 @@
 //! The binary: argv in, exit code out.
 
-use std::error::Error;
 use std::path::Path;
 use std::process::ExitCode;
 
-use mana_proxy::cli::{self, Daemon};
+use mana_proxy::cli::{self, Daemon, Stopped};
 use mana_proxy::config::Config;
 use mana_proxy::{demo, logging, run};
 
@@ -19,15 +18,19 @@ fn main() -> ExitCode {
 struct Here;
 
 impl Daemon for Here {
-    fn run(&self, config: Config, file: &Path) -> Result<(), Box<dyn Error>> {
+    fn run(&self, config: Config, file: &Path) -> Result<(), Stopped> {
         logging::start();
-        run::run(config, file, |_| std::future::pending())?;
-        Ok(())
+        run::run(config, file, |_| std::future::pending()).map_err(|error| Stopped {
+            hint: error.hint(),
+            error: error.into(),
+        })
     }
 
-    fn demo(&self) -> Result<(), Box<dyn Error>> {
+    fn demo(&self) -> Result<(), Stopped> {
         logging::start();
-        demo::run()?;
-        Ok(())
+        demo::run().map_err(|error| Stopped {
+            hint: error.hint(),
+            error: error.into(),
+        })
     }
 }

@@ -3,12 +3,14 @@
 //! Owns the counters and the text. Counts of the table (health, requests in flight, generations) are read from the
 //! published table when somebody asks, so they can never differ from it.
 
+use std::collections::HashMap;
 use std::sync::atomic::Ordering;
+use std::sync::{Mutex, PoisonError};
 
 use mana_control::{Health, Site, Slot, Table};
 use prometheus::{
-    Encoder, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts,
-    Registry, TextEncoder,
+    Encoder, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge,
+    IntGaugeVec, Opts, Registry, TextEncoder,
 };
 
 use crate::access::Record;
@@ -68,7 +70,7 @@ impl Metrics {
             )?,
             rejects: counter(
                 "mana_proxy_rejects_total",
-                "How often a limit was reached before there was a request to forward, by limit.",
+                "How often a limit was reached, by limit.",
                 &["limit"],
             )?,
             retries: register(
@@ -149,18 +151,31 @@ impl Metrics {
         })
     }
 
-    /// Counts a request that is over.
-    pub fn finished(&self, record: &Record) {
+    /// Counts a request that is over. `known` belongs to the worker.
+    pub fn finished(&self, record: &Record, known: &KnownCounters) {
         let site = record.site_name().unwrap_or_default();
-        let slot = record.slot().map(Slot::as_str).unwrap_or_default();
-        let class = class(record.status().as_u16());
-        self.requests.with_label_values(&[site, slot, class]).inc();
         if let Some(fault) = record.fault {
             self.faults.with_label_values(&[site, fault.name()]).inc();
+            if let Some(limit) = fault.limit() {
+                self.reject(limit);
+            }
         }
+        let mut known = known.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if !known.contains_key(site) {
+            known.insert(site.to_owned(), SiteCounters::default());
+        }
+        let Some(counters) = known.get_mut(site) else {
+            return;
+        };
+        let slot = &mut counters.0[record.slot().map_or(2, Slot::index)];
+        let slot_name = record.slot().map(Slot::as_str).unwrap_or_default();
+        let class = class(record.status().as_u16());
+        slot.by_class[class.0]
+            .get_or_insert_with(|| self.requests.with_label_values(&[site, slot_name, class.1]))
+            .inc();
         if !record.is_tunnel() {
-            self.durations
-                .with_label_values(&[site, slot])
+            slot.duration
+                .get_or_insert_with(|| self.durations.with_label_values(&[site, slot_name]))
                 .observe(record.duration().as_secs_f64());
         }
     }
@@ -270,14 +285,29 @@ fn register<C: prometheus::core::Collector + Clone + 'static>(
     Ok(metric)
 }
 
-fn class(status: u16) -> &'static str {
+fn class(status: u16) -> (usize, &'static str) {
     match status {
-        100..200 => "1xx",
-        200..300 => "2xx",
-        300..400 => "3xx",
-        400..500 => "4xx",
-        _ => "5xx",
+        100..200 => (0, "1xx"),
+        200..300 => (1, "2xx"),
+        300..400 => (2, "3xx"),
+        400..500 => (3, "4xx"),
+        _ => (4, "5xx"),
     }
+}
+
+/// The counters that one worker has looked up before: finding one by its labels costs more than counting. Bounded by the
+/// sites that were ever configured.
+#[derive(Default)]
+pub struct KnownCounters(Mutex<HashMap<String, SiteCounters>>);
+
+/// Blue, green, and the proxy itself.
+#[derive(Default)]
+struct SiteCounters([SlotCounters; 3]);
+
+#[derive(Default)]
+struct SlotCounters {
+    by_class: [Option<IntCounter>; 5],
+    duration: Option<Histogram>,
 }
 
 /// A tunnel in the count of open ones.

@@ -44,17 +44,13 @@ impl Pool {
         None
     }
 
-    /// Keeps a connection for the next request; the oldest one goes when there are `idle_connections_max` already.
+    /// Keeps a connection for the next request, unless there are `idle_connections_max` already.
     pub fn keep(&self, io: UpstreamIo, idle_connections_max: usize, now: Instant) {
         let mut idle = self.lock();
         let connections = idle.entry(io.address()).or_default();
-        if connections.len() >= idle_connections_max {
-            if connections.is_empty() {
-                return;
-            }
-            connections.remove(0);
+        if connections.len() < idle_connections_max {
+            connections.push(Idle { io, since: now });
         }
-        connections.push(Idle { io, since: now });
     }
 
     /// Closes what is too old, so that an upstream that is about to stop is not held up by connections at rest.

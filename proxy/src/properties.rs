@@ -4,13 +4,17 @@
 
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use http::{Method, Version};
+use mana_control::table::ResponseFields;
 use pingora::http::{RequestHeader, ResponseHeader};
 use proptest::prelude::*;
 
+use crate::client_address::{Client, Peer};
 use crate::compress_decision::Plan;
 use crate::config::Compression;
 use crate::edge::Scheme;
-use crate::headers::{About, Framing, request_for_upstream, response_for_client, response_framing};
+use crate::headers::{
+    About, Framing, ResponseRules, request_for_upstream, response_for_client, response_framing,
+};
 use crate::trailers::TrailerTap;
 use crate::websocket::FrameTracker;
 
@@ -122,9 +126,15 @@ proptest! {
     ) {
         let kept: Vec<_> = fields.get_all("x-kept").iter().cloned().collect();
         let request = request(fields, version);
-        let about = About {
-            client_ip: &HeaderValue::from_static("192.0.2.1"),
+        let client = Client {
+            ip: [192, 0, 2, 1].into(),
+            text: HeaderValue::from_static("192.0.2.1"),
+            forwarded_for: HeaderValue::from_static("192.0.2.1"),
             scheme: Scheme::Https,
+            peer: Peer::Stranger,
+        };
+        let about = About {
+            client: &client,
             authority: &HeaderValue::from_static("mana.so"),
             request_id: &HeaderValue::from_static("abc"),
         };
@@ -161,7 +171,8 @@ proptest! {
         let response = response(fields, status);
         let framing = response_framing(&response, &Method::GET, version);
         let id = HeaderValue::from_static("abc");
-        let mut out = response_for_client(&response, framing, None, &id);
+        let rules = ResponseRules { strict_transport_security: None, fields: &ResponseFields::default() };
+        let mut out = response_for_client(&response, framing, rules, &id);
         let plan = Plan::of(&Compression::default(), &request, &response);
         plan.mark(&mut out);
         for name in ["keep-alive", "te", "trailer", "upgrade", "proxy-connection"] {

@@ -64,6 +64,7 @@ impl Reloader for FromFile {
                 let mut current = current.lock().unwrap_or_else(PoisonError::into_inner);
                 current.timeouts = config.timeouts;
                 current.limits = config.limits;
+                current.client = config.client;
                 current.sites = config.sites;
             }),
         })

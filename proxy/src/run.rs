@@ -18,13 +18,16 @@ use serde_json::{Map, Value, json};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
 
-use crate::access::AccessLog;
+use crate::access_log::AccessLog;
 use crate::admin;
 use crate::certificates::load_bundles;
 use crate::config::{Config, SiteConfig};
+use crate::descriptors::Descriptors;
 use crate::edge::{HttpsPort, Scheme};
-use crate::listen::{Listener, Seat, accept, bind};
+use crate::handshakes::Handshakes;
+use crate::listen::{Begins, Listener, Seat, accept, bind};
 use crate::metrics::Metrics;
+use crate::per_address::RequestRates;
 use crate::reload::FromFile;
 use crate::tls::Keyring;
 use crate::worker::{self, Phase, Settings, Shared};
@@ -53,17 +56,38 @@ pub enum RunError {
     #[error(transparent)]
     Control(#[from] mana_control::start::StartError),
     /// An address cannot be listened on.
-    #[error("{source}\nhint: {}", source.hint())]
-    Bind {
-        /// Which one, and why.
-        source: crate::listen::BindError,
-    },
+    #[error(transparent)]
+    Bind(#[from] crate::listen::BindError),
     /// The admin address cannot be listened on.
     #[error(transparent)]
     Admin(#[from] admin::AdminError),
     /// The access log cannot be opened.
     #[error(transparent)]
-    AccessLog(#[from] crate::access::OpenError),
+    AccessLog(#[from] crate::access_log::OpenError),
+}
+
+impl RunError {
+    /// What the operator can do about it, where that is known.
+    pub fn hint(&self) -> Option<String> {
+        match self {
+            RunError::Bind(error) => Some(error.hint().to_owned()),
+            RunError::Admin(_) => Some(
+                "another process listens there: `ss -ltnp` names it; stop it or change admin.listen"
+                    .to_owned(),
+            ),
+            RunError::Certificate(_) => Some(
+                "`mana-proxy check` says what is wrong with each certificate without starting anything"
+                    .to_owned(),
+            ),
+            RunError::AccessLog(_) => {
+                Some("let this user write there, or change access_log.to".to_owned())
+            }
+            RunError::Start { .. }
+            | RunError::Tls(_)
+            | RunError::Metrics(_)
+            | RunError::Control(_) => None,
+        }
+    }
 }
 
 /// Where the daemon listens; ports are never 0.
@@ -108,7 +132,7 @@ async fn serve<F>(
 where
     F: Future<Output = ()>,
 {
-    raise_file_limit(config.limits.connections);
+    let descriptors = Descriptors::of_limit(raise_file_limit(config.limits.connections));
     let metrics = Arc::new(Metrics::new()?);
     let keyring = Arc::new(Keyring::new()?);
     let bundles = load_bundles(&config.sites, &keyring, &metrics, SystemTime::now())?;
@@ -140,6 +164,10 @@ where
         access,
         phase: phase_watch,
         connections: worker::Connections::default(),
+        connection_counts: Arc::default(),
+        request_rates: RequestRates::default(),
+        handshakes: Handshakes::default(),
+        descriptors,
     });
     let mut signals = Signals::listen()?;
     let shutdown_deadline = config.server.shutdown_deadline;
@@ -178,6 +206,7 @@ pub fn settings_of(config: &Config) -> Settings {
     Settings {
         timeouts: config.timeouts.clone(),
         limits: config.limits.clone(),
+        client: config.client.clone(),
         compression: config.compression.clone(),
     }
 }
@@ -210,7 +239,13 @@ fn bind_all(config: &Config) -> Result<Vec<Listener>, RunError> {
         .iter()
         .map(|address| (address, Scheme::Https));
     http.chain(https)
-        .map(|(address, scheme)| bind(*address, scheme).map_err(|source| RunError::Bind { source }))
+        .map(|(address, scheme)| {
+            let begins = match config.listen.proxy_protocol.contains(address) {
+                true => Begins::WithProxyHead,
+                false => Begins::Plainly,
+            };
+            Ok(bind(*address, scheme, begins)?)
+        })
         .collect()
 }
 
@@ -235,20 +270,25 @@ fn announce(bound: &Bound, workers: usize) {
     tracing::info!(workers, version = env!("CARGO_PKG_VERSION"), "serving");
 }
 
-/// A connection takes two descriptors while it is forwarded. A limit that stays lower is said, not hidden: at it, new
-/// connections wait in the kernel's queue.
-fn raise_file_limit(connections: usize) {
+/// A connection takes two descriptors while it is forwarded. A limit that stays lower is said, not hidden: near it, new
+/// connections wait in the kernel's queue. Returns what the limit is.
+fn raise_file_limit(connections: usize) -> u64 {
     let wanted = connections as u64 * 2 + FILES_BESIDE;
     match rlimit::increase_nofile_limit(wanted) {
-        Ok(limit) if limit < wanted => {
-            tracing::info!(
-                limit,
-                wanted,
-                "fewer file descriptors than limits.connections may need"
-            );
+        Ok(limit) => {
+            if limit < wanted {
+                tracing::info!(
+                    limit,
+                    wanted,
+                    "fewer file descriptors than limits.connections may need"
+                );
+            }
+            limit
         }
-        Ok(_) => {}
-        Err(error) => tracing::warn!(%error, "cannot raise the limit of file descriptors"),
+        Err(error) => {
+            tracing::warn!(%error, "cannot raise the limit of file descriptors");
+            rlimit::getrlimit(rlimit::Resource::NOFILE).map_or(wanted, |(soft, _)| soft)
+        }
     }
 }
 

@@ -53,6 +53,8 @@ fn build(host: &str, aliases: &[&str], blue: &[&str], green: &[&str]) -> Site {
                 spread: Duration::from_secs(1),
             },
             strict_transport_security: None,
+            only_trusted: false,
+            response_fields: mana_control::table::ResponseFields::default(),
         }),
         generation: 1,
         active: Slot::Blue,

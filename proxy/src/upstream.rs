@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 use mana_control::Upstream;
 use tokio::net::TcpStream;
 
+use crate::descriptors::Descriptors;
 use crate::pool::Pool;
 use crate::upstream_io::UpstreamIo;
 
@@ -34,18 +35,37 @@ pub fn reuse(pool: &Pool, upstream: &Upstream, idle_max: Duration) -> Option<Con
     })
 }
 
+/// Why there is no new connection.
+#[derive(Debug, thiserror::Error)]
+pub enum ConnectError {
+    /// The last address's error; `NotFound` when the name resolves to nothing.
+    #[error("cannot connect")]
+    Upstream(#[source] io::Error),
+    /// This process has no descriptor, port or memory for it, of which the upstream is innocent.
+    #[error("nothing is left to connect with")]
+    Exhausted(#[source] io::Error),
+}
+
 /// A new connection: each address in turn, each under the deadline.
 ///
 /// # Errors
-/// The last address's error; `NotFound` when the name resolves to nothing.
+/// See [`ConnectError`].
 ///
 /// # Cancel safety
 /// A dropped future leaves nothing behind.
-pub async fn connect(upstream: &Upstream, deadline: Duration) -> io::Result<Connected> {
+pub async fn connect(
+    upstream: &Upstream,
+    descriptors: Descriptors,
+    deadline: Duration,
+) -> Result<Connected, ConnectError> {
     let addresses = upstream.addresses.load_full();
     let mut last = io::Error::new(io::ErrorKind::NotFound, "the name has no address");
     for address in addresses.iter() {
         match tokio::time::timeout(deadline, TcpStream::connect(address)).await {
+            Ok(Ok(tcp)) if !descriptors.is_for_upstreams(&tcp) => {
+                return Err(ConnectError::Exhausted(io::ErrorKind::QuotaExceeded.into()));
+            }
+            Ok(Err(error)) if is_exhausted(&error) => return Err(ConnectError::Exhausted(error)),
             Ok(Ok(tcp)) => {
                 // Heads and small bodies must not wait for an acknowledgement. A socket that refuses this still works.
                 tcp.set_nodelay(true).ok();
@@ -58,7 +78,12 @@ pub async fn connect(upstream: &Upstream, deadline: Duration) -> io::Result<Conn
             Err(_) => last = io::ErrorKind::TimedOut.into(),
         }
     }
-    Err(last)
+    Err(ConnectError::Upstream(last))
+}
+
+/// ENFILE, EMFILE, ENOMEM, ENOBUFS, and EADDRNOTAVAIL, which says that all ports are taken.
+fn is_exhausted(error: &io::Error) -> bool {
+    matches!(error.raw_os_error(), Some(23 | 24 | 12 | 105 | 99))
 }
 
 /// One request's presence in an upstream's counters.

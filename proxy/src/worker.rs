@@ -3,7 +3,7 @@
 //! Owns the thread and the loop that takes connections over from the acceptor. What a connection does is in
 //! `connection.rs`. Nothing here is written by more than one thread, except the counters.
 
-use std::net::{SocketAddr, TcpStream};
+use std::net::{IpAddr, SocketAddr, TcpStream};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread::JoinHandle;
@@ -13,11 +13,17 @@ use arc_swap::ArcSwap;
 use mana_control::Published;
 use tokio::sync::{mpsc, watch};
 
-use crate::access::{AccessLog, Record};
+use crate::access::Record;
+use crate::access_log::AccessLog;
+use crate::client_address::{ClientRules, counted_under};
 use crate::config::{Compression, Limits, Timeouts};
 use crate::connection;
+use crate::descriptors::Descriptors;
 use crate::edge::{HttpsPort, Scheme};
-use crate::metrics::Metrics;
+use crate::handshakes::Handshakes;
+use crate::listen::Begins;
+use crate::metrics::{KnownCounters, Metrics};
+use crate::per_address::{ConnectionCounts, Counted, RequestRates};
 use crate::pool::Pool;
 use crate::tls::Keyring;
 
@@ -28,6 +34,8 @@ pub struct Settings {
     pub timeouts: Timeouts,
     /// All sizes and counts.
     pub limits: Limits,
+    /// Who the client is.
+    pub client: ClientRules,
     /// What is compressed.
     pub compression: Compression,
 }
@@ -61,6 +69,14 @@ pub struct Shared {
     pub phase: watch::Receiver<Phase>,
     /// Open client connections of all workers.
     pub connections: Connections,
+    /// The same by address.
+    pub connection_counts: Arc<ConnectionCounts>,
+    /// Requests by address.
+    pub request_rates: RequestRates,
+    /// TLS handshakes in flight.
+    pub handshakes: Handshakes,
+    /// Which file descriptors connections may have.
+    pub descriptors: Descriptors,
 }
 
 /// Counts open connections and wakes the acceptor when one closes.
@@ -105,11 +121,34 @@ impl Shared {
         }
     }
 
+    /// Counts a connection in at its address, if its address is one that is counted.
+    ///
+    /// # Errors
+    /// The address has as many as it may; the connection is to be closed.
+    pub fn count_connection(&self, address: IpAddr) -> Result<Option<Counted>, TooMany> {
+        let settings = self.settings.load();
+        if !settings.client.is_limited(address) {
+            return Ok(None);
+        }
+        let max = settings.limits.connections_per_address;
+        match self.connection_counts.enter(counted_under(address), max) {
+            Some(counted) => Ok(Some(counted)),
+            None => {
+                self.metrics.reject("connections_per_address");
+                Err(TooMany)
+            }
+        }
+    }
+
     /// Resolves when tunnels must end because the process does.
     pub async fn cut_tunnels(&self) {
         self.reached(Phase::Closing).await;
     }
 }
+
+/// One address has as many connections as it may.
+#[derive(Clone, Copy, Debug)]
+pub struct TooMany;
 
 /// A connection that was accepted, on its way to a worker.
 #[derive(Debug)]
@@ -120,6 +159,10 @@ pub struct Accepted {
     pub peer: SocketAddr,
     /// Which kind of listener accepted it.
     pub scheme: Scheme,
+    /// Whether a head of the PROXY protocol comes first.
+    pub begins: Begins,
+    /// Its place in the count of its address; none if it has none, or is not known yet.
+    pub counted: Option<Counted>,
     /// Its place in the counts.
     pub admission: Admission,
 }
@@ -162,6 +205,7 @@ pub struct Worker {
     pub shared: Arc<Shared>,
     /// This worker's upstream connections at rest.
     pub pool: Pool,
+    known_counters: KnownCounters,
 }
 
 impl Worker {
@@ -172,7 +216,7 @@ impl Worker {
 
     /// Counts and logs a request that is over.
     pub fn finished(&self, record: Record) {
-        self.shared.metrics.finished(&record);
+        self.shared.metrics.finished(&record, &self.known_counters);
         self.shared.access.write(&record);
     }
 }
@@ -211,6 +255,7 @@ async fn run(shared: Arc<Shared>, mut connections: mpsc::Receiver<Accepted>) {
     let worker = Arc::new(Worker {
         shared,
         pool: Pool::default(),
+        known_counters: KnownCounters::default(),
     });
     let mut sweep = tokio::time::interval(SWEEP_INTERVAL);
     sweep.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Skip);

@@ -7,6 +7,7 @@
 mod support;
 
 mod bodies;
+mod clients;
 mod compression;
 mod control;
 mod crash;
@@ -20,9 +21,12 @@ mod harness;
 mod headers;
 mod lifecycle;
 mod limits;
+mod limits_clients;
+mod limits_process;
 mod malformed;
 mod modes;
 mod observability;
+mod proxy_protocol;
 mod reload;
 mod soak;
 mod streams;

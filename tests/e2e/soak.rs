@@ -27,6 +27,8 @@ async fn everything_at_once_for_long_leaves_nothing_behind() {
     let stage = Stage::with(|config| {
         // An event stream never ends by itself, so each switch waits as long as this.
         config.site().drain("300ms", "100ms");
+        // All of them come from one address.
+        config.set("limits", "requests_per_address", "0");
         config
             .head_timeout("2s")
             .set("timeouts", "client_stall", r#""2s""#);

@@ -16,6 +16,7 @@ async fn hold_tunnels(count: usize) {
         let most = (count + 100).to_string();
         config
             .set("limits", "connections", &most)
+            .set("limits", "connections_per_address", &most)
             .set("limits", "tunnels", &most);
     })
     .await;

@@ -38,10 +38,11 @@ wait_for_port() {
 
 certificate() {
   openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 2 -subj "/CN=suites CA" \
-    -keyout "$work/ca.key" -out "$work/ca.pem" 2>/dev/null
+    -addext basicConstraints=critical,CA:TRUE -addext keyUsage=critical,keyCertSign,cRLSign -keyout "$work/ca.key" -out "$work/ca.pem" 2>/dev/null
   openssl req -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -subj "/CN=localhost" \
     -keyout "$work/site.key" -out "$work/site.csr" 2>/dev/null
-  printf 'subjectAltName=DNS:localhost\nbasicConstraints=CA:FALSE\nextendedKeyUsage=serverAuth\n' > "$work/site.ext"
+  printf 'subjectAltName=DNS:localhost\nbasicConstraints=CA:FALSE\nkeyUsage=digitalSignature\nextendedKeyUsage=serverAuth\n' \
+    > "$work/site.ext"
   openssl x509 -req -in "$work/site.csr" -CA "$work/ca.pem" -CAkey "$work/ca.key" -CAcreateserial -days 2 \
     -extfile "$work/site.ext" -out "$work/site.crt" 2>/dev/null
   cat "$work/site.crt" "$work/ca.pem" > "$work/chain.pem"
@@ -62,6 +63,10 @@ socket = "$work/run/control.sock"
 dir = "$work/run/state"
 [access_log]
 to = "off"
+[limits]
+# All of them come from one address.
+requests_per_address = 0
+connections_per_address = 1000
 [[site]]
 host = "localhost"
 blue = ["127.0.0.1:$upstream"]

@@ -18,18 +18,21 @@ struct Idle {
 }
 
 impl Daemon for Idle {
-    fn run(&self, config: Config, file: &Path) -> Result<(), Box<dyn Error>> {
+    fn run(&self, config: Config, file: &Path) -> Result<(), Stopped> {
         self.ran
             .borrow_mut()
             .push(format!("{} {}", config.sites.len(), file.display()));
         if self.fails {
-            Err("cannot bind 127.0.0.1:80".into())
+            Err(Stopped {
+                error: "cannot bind 127.0.0.1:80".into(),
+                hint: None,
+            })
         } else {
             Ok(())
         }
     }
 
-    fn demo(&self) -> Result<(), Box<dyn Error>> {
+    fn demo(&self) -> Result<(), Stopped> {
         self.ran.borrow_mut().push("demo".to_owned());
         Ok(())
     }

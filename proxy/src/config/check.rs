@@ -10,6 +10,7 @@ use mana_control::{Host, Slot};
 use super::addresses::{Endpoint, UpstreamAddress};
 use super::fault::{At, Faults};
 use super::site::SiteDraft;
+use crate::client_address::ClientRules;
 
 /// An address to listen on and the key that it stands under.
 pub(super) type Listener = (&'static str, At<SocketAddr>);
@@ -20,6 +21,18 @@ pub(super) fn across(faults: &Faults, listeners: &[Listener], sites: &[SiteDraft
     names_are_unique(faults, sites);
     upstreams_are_unique(faults, sites);
     upstreams_are_not_listeners(faults, listeners, sites);
+}
+
+/// A site that serves only trusted proxies, of which there are none, serves nobody.
+pub(super) fn locks_have_keys(faults: &Faults, client: &ClientRules, sites: &[SiteDraft]) {
+    if !client.trusted.is_empty() {
+        return;
+    }
+    let locks = sites.iter().filter_map(|site| site.only_trusted.as_ref());
+    for lock in locks.filter(|lock| lock.value) {
+        let reason = "nobody is trusted: write the networks of the CDN under client.trusted";
+        faults.add(lock.line, "site.only_trusted", reason);
+    }
 }
 
 fn listeners_are_apart(faults: &Faults, listeners: &[Listener]) {

@@ -8,6 +8,49 @@ pub struct Limits {
     /// Each takes a file descriptor and, with HTTP/2, some tens of KiB. Too low turns users away at a peak, too high
     /// lets a flood end in no memory or no descriptors, which hits everyone.
     pub connections: usize,
+    /// `connections_per_address`, default 256, 1 to 1000000: connections at once from one address (IPv6: from one /64);
+    /// the next one is closed unanswered.
+    ///
+    /// A browser has six, or one with HTTP/2; an office behind one address has hundreds. Too low locks such an office
+    /// out, too high lets a few machines have all of `connections`.
+    pub connections_per_address: usize,
+    /// `requests_per_address`, default 200, 0 to 1000000: requests a second of one client (IPv6: of one /64) in the
+    /// mean; then 429. 0 = no limit.
+    ///
+    /// A page with all its parts is some 50 to 100 requests, once. Too low hits those who share an address, too high lets
+    /// one machine keep the upstream busy.
+    pub requests_per_address: u32,
+    /// `requests_burst`, default 1000, 1 to 10000000, not less than `requests_per_address`: requests of one client at
+    /// once.
+    ///
+    /// They are counted in windows of `requests_burst / requests_per_address` seconds. Too low cuts into pages of many
+    /// parts, too high makes the mean meaningless.
+    pub requests_burst: u32,
+    /// `handshakes`, default 512, 1 to 1000000: TLS handshakes at once; a further one takes the place of the oldest.
+    ///
+    /// One takes some 50 KiB and two round trips. Too low cuts slow clients off at a peak, too high lets a flood of
+    /// them have memory and time.
+    pub handshakes: usize,
+    /// `client_bytes_per_second`, default 100, 0 to 1000000: the slowest that a client may send a body or read a
+    /// response in the mean over `timeouts.client_stall`; then 408, or the connection is closed. 0 = any.
+    ///
+    /// The slowest mobile networks are some hundred times faster. Too low keeps who trickles, too high cuts them off.
+    pub client_bytes_per_second: u32,
+    /// `h2_control_frames`, default 1000, 100 to 1000000: HTTP/2 frames of one connection that move nothing (SETTINGS,
+    /// PING, PRIORITY, WINDOW_UPDATE, empty DATA), at once, beyond those that its requests and bodies account for; then
+    /// the connection is closed. 100 a second come back.
+    ///
+    /// Browsers send a few dozen. Lower may hit clients with odd habits, higher is work for nothing.
+    pub h2_control_frames: u32,
+    /// `in_flight_per_upstream`, default 1024, 1 to 1000000: requests in one upstream at once; further ones wait.
+    ///
+    /// Websockets and event streams are not among them. Too low leaves an upstream idle, too high lets it drown in
+    /// requests that it cannot serve in time.
+    pub in_flight_per_upstream: usize,
+    /// `queue_per_upstream`, default 1024, 0 to 1000000: requests that wait for a place; the next one is answered 503.
+    ///
+    /// More than are served within `timeouts.queue_wait` wait for nothing. 0 turns away at once.
+    pub queue_per_upstream: usize,
     /// `head_bytes`, default `64KiB`, `1KiB` to `1MiB`: a request head, names and values; then 431.
     ///
     /// Browsers send at most some 16 KiB of cookies. Lower locks those users out, higher is memory for each connection.
@@ -36,7 +79,7 @@ pub struct Limits {
     /// (<https://www.rfc-editor.org/rfc/rfc9113#section-6.5.2>). Lower makes pages with many parts load in steps,
     /// higher lets one connection occupy the upstream.
     pub h2_streams: u32,
-    /// `pool_idle_per_upstream`, default 64, 0 to 10000: unused connections kept for each upstream by each worker.
+    /// `pool_idle_per_upstream`, default 256, 0 to 10000: unused connections kept for each upstream by each worker.
     ///
     /// 0 is a new connection for every request. Too high holds sockets in the upstream for a peak that is over;
     /// `upstream_idle` lets them go soon in any case.
@@ -58,13 +101,21 @@ impl Default for Limits {
     fn default() -> Limits {
         Limits {
             connections: 20_000,
+            connections_per_address: 256,
+            requests_per_address: 200,
+            requests_burst: 1000,
+            handshakes: 512,
+            client_bytes_per_second: 100,
+            h2_control_frames: 1000,
+            in_flight_per_upstream: 1024,
+            queue_per_upstream: 1024,
             head_bytes: 64 * KIB,
             headers: 100,
             uri_bytes: 16 * KIB,
             body_bytes: None,
             requests_per_connection: 10_000,
             h2_streams: 100,
-            pool_idle_per_upstream: 64,
+            pool_idle_per_upstream: 256,
             attempts: 3,
             tunnels: 10_000,
         }

@@ -10,6 +10,7 @@ use toml::de::{DeTable, DeValue};
 
 use super::addresses;
 use super::check::{self, Listener};
+use super::client::read_client;
 use super::fault::{At, Fault, Faults};
 use super::section::{Parsed, Section};
 use super::site::SiteDraft;
@@ -23,6 +24,7 @@ use super::{
 const WORKERS_MAX: usize = 256;
 const LOG_LINES_MAX: usize = 1_000_000;
 const CONNECTIONS_MAX: usize = 1_000_000;
+const RATE_MAX: u32 = 1_000_000;
 const REQUESTS_MAX: usize = 1_000_000_000;
 const KIB: u64 = 1 << 10;
 const MIB: u64 = 1 << 20;
@@ -66,6 +68,7 @@ fn walk(faults: &Faults, document: &DeTable<'_>) -> Option<Config> {
     let access_log = read_access_log(root.section("access_log"));
     let timeouts = read_timeouts(root.section("timeouts"));
     let limits = read_limits(root.section("limits"));
+    let client = read_client(root.section("client"));
     let compression = Compression::read(root.section("compression"));
     let sections = root.sections("site");
     let drafts: Vec<SiteDraft> = sections.into_iter().map(SiteDraft::read).collect();
@@ -74,6 +77,7 @@ fn walk(faults: &Faults, document: &DeTable<'_>) -> Option<Config> {
     }
     root.finish();
     check::across(faults, &listeners, &drafts);
+    check::locks_have_keys(faults, &client, &drafts);
     let sites = drafts.into_iter().map(SiteDraft::build);
     Some(Config {
         server,
@@ -84,6 +88,7 @@ fn walk(faults: &Faults, document: &DeTable<'_>) -> Option<Config> {
         access_log,
         timeouts,
         limits,
+        client,
         compression,
         sites: sites.collect::<Option<Vec<_>>>()?,
     })
@@ -110,6 +115,13 @@ fn read_server(mut section: Section<'_>) -> Server {
 fn read_listen(mut section: Section<'_>) -> (Listen, Vec<Listener>) {
     let http = section.list("http", addresses::socket_address);
     let https = section.list("https", addresses::socket_address);
+    let proxy_protocol = section.list("proxy_protocol", addresses::socket_address);
+    for at in &proxy_protocol {
+        if !http.iter().chain(&https).any(|l| l.value == at.value) {
+            let reason = format!("{} is neither in http nor in https", at.value);
+            section.fault("proxy_protocol", reason);
+        }
+    }
     if !section.has_filled("http") && !section.has_filled("https") {
         let reason = r#"nothing to listen on: write http = ["127.0.0.1:8080"] or https = [...]"#;
         section.fault_here(reason);
@@ -119,6 +131,7 @@ fn read_listen(mut section: Section<'_>) -> (Listen, Vec<Listener>) {
     let listen = Listen {
         http: addresses(&http),
         https: addresses(&https),
+        proxy_protocol: addresses(&proxy_protocol),
     };
     let http = http.into_iter().map(|at| ("listen.http", at));
     let https = https.into_iter().map(|at| ("listen.https", at));
@@ -208,6 +221,7 @@ fn read_timeouts(mut section: Section<'_>) -> Timeouts {
         response_stall: wait("response_stall", default.response_stall),
         stream_idle: wait("stream_idle", default.stream_idle),
         upstream_idle: wait("upstream_idle", default.upstream_idle),
+        queue_wait: wait("queue_wait", default.queue_wait),
         h2_drain: wait("h2_drain", default.h2_drain),
     };
     if timeouts.connect > timeouts.connect_total {
@@ -227,6 +241,46 @@ fn read_limits(mut section: Section<'_>) -> Limits {
             "connections",
             default.connections,
             values::count(1..=CONNECTIONS_MAX),
+        ),
+        connections_per_address: section.or(
+            "connections_per_address",
+            default.connections_per_address,
+            values::count(1..=CONNECTIONS_MAX),
+        ),
+        requests_per_address: section.or(
+            "requests_per_address",
+            default.requests_per_address,
+            values::count(0..=RATE_MAX),
+        ),
+        requests_burst: section.or(
+            "requests_burst",
+            default.requests_burst,
+            values::count(1..=10 * RATE_MAX),
+        ),
+        handshakes: section.or(
+            "handshakes",
+            default.handshakes,
+            values::count(1..=CONNECTIONS_MAX),
+        ),
+        client_bytes_per_second: section.or(
+            "client_bytes_per_second",
+            default.client_bytes_per_second,
+            values::count(0..=RATE_MAX),
+        ),
+        h2_control_frames: section.or(
+            "h2_control_frames",
+            default.h2_control_frames,
+            values::count(100..=RATE_MAX),
+        ),
+        in_flight_per_upstream: section.or(
+            "in_flight_per_upstream",
+            default.in_flight_per_upstream,
+            values::count(1..=CONNECTIONS_MAX),
+        ),
+        queue_per_upstream: section.or(
+            "queue_per_upstream",
+            default.queue_per_upstream,
+            values::count(0..=CONNECTIONS_MAX),
         ),
         head_bytes: section
             .optional("head_bytes", values::size(KIB..=MIB))
@@ -256,6 +310,11 @@ fn read_limits(mut section: Section<'_>) -> Limits {
             values::count(1..=CONNECTIONS_MAX),
         ),
     };
+    if limits.requests_burst < limits.requests_per_address {
+        let reason =
+            "one second has more than it permits at once: requests_burst >= requests_per_address";
+        section.fault("requests_burst", reason);
+    }
     section.finish();
     limits
 }

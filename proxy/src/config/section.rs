@@ -126,6 +126,50 @@ impl<'a> Section<'a> {
         parsed
     }
 
+    /// The elements of an array, or the default if the key is absent. An empty array is none, not the default.
+    pub(super) fn list_or<T>(
+        &mut self,
+        key: &'static str,
+        default: Vec<T>,
+        parse: impl Fn(&DeValue<'_>) -> Parsed<T>,
+    ) -> Vec<T> {
+        if self.find(key).is_none() {
+            self.known.push(key);
+            return default;
+        }
+        self.list(key, parse)
+            .into_iter()
+            .map(|at| at.value)
+            .collect()
+    }
+
+    /// The keys of a table, whatever they are, with their values: those for which both parse.
+    pub(super) fn pairs<T>(
+        &mut self,
+        key: &'static str,
+        parse: impl Fn(&str, &DeValue<'_>) -> Parsed<T>,
+    ) -> Vec<At<T>> {
+        let Some(value) = self.take(key) else {
+            return Vec::new();
+        };
+        let Some(table) = value.get_ref().as_table() else {
+            self.fault(
+                key,
+                wrong_type(value.get_ref(), "a table: { name = \"value\" }"),
+            );
+            return Vec::new();
+        };
+        let mut parsed = Vec::new();
+        for (name, value) in table.iter() {
+            let line = self.line_of(value);
+            match parse(name.get_ref(), value.get_ref()) {
+                Ok(value) => parsed.push(At { line, value }),
+                Err(reason) => self.faults.add(line, self.path(key), reason),
+            }
+        }
+        parsed
+    }
+
     /// A table inside this one; an empty section if it is absent.
     pub(super) fn section(&mut self, key: &'static str) -> Section<'a> {
         let value = self.take(key);

@@ -2,12 +2,13 @@
 
 use std::time::Duration;
 
-use mana_control::table::{DrainLimits, HealthCheck, PauseLimits};
+use mana_control::table::{DrainLimits, HealthCheck, PauseLimits, ResponseFields};
 use mana_control::{Host, SiteSettings, Slot};
 use toml::de::DeValue;
 
 use super::addresses::{self, UpstreamAddress};
 use super::fault::At;
+use super::response_fields::read_response_fields;
 use super::section::{Parsed, Section, wrong_type};
 use super::values::{self, WAIT, WAIT_OR_NONE};
 use super::{CertificateSource, SiteConfig};
@@ -24,6 +25,8 @@ pub(super) struct SiteDraft {
     drain: DrainLimits,
     pause: PauseLimits,
     strict_transport_security: Option<String>,
+    pub(super) only_trusted: Option<At<bool>>,
+    response_fields: ResponseFields,
 }
 
 /// Upstreams of one slot.
@@ -51,6 +54,8 @@ impl SiteDraft {
             strict_transport_security: section
                 .optional("hsts", values::transport_security)
                 .map(|at| at.value),
+            only_trusted: section.optional("only_trusted", values::flag),
+            response_fields: read_response_fields(&mut section),
             host,
         };
         section.finish();
@@ -72,6 +77,8 @@ impl SiteDraft {
                 drain: self.drain,
                 pause: self.pause,
                 strict_transport_security: self.strict_transport_security,
+                only_trusted: self.only_trusted.is_some_and(|at| at.value),
+                response_fields: self.response_fields,
             },
         })
     }

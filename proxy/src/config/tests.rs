@@ -7,6 +7,7 @@ use std::time::Duration;
 use mana_control::Slot;
 
 use super::*;
+use crate::client_address::AddressHeader;
 
 mod faults;
 mod properties;
@@ -87,6 +88,7 @@ fn the_deployed_file_is_valid_and_shows_the_defaults() {
         .collect();
     let spelt_out = parse(&uncommented.join("\n"));
     assert_eq!(spelt_out.timeouts, Timeouts::default());
+    assert_eq!(spelt_out.client, ClientRules::default());
     assert_eq!(spelt_out.compression, Compression::default());
     let but_the_body = Limits {
         body_bytes: None,
@@ -125,6 +127,9 @@ fn what_is_left_out_has_its_default() {
     assert_eq!(settings.drain.requests, Duration::from_secs(30));
     assert_eq!(settings.pause.waiting_max, 1000);
     assert_eq!(settings.strict_transport_security, None);
+    assert!(!settings.only_trusted);
+    assert_eq!(config.client, ClientRules::default());
+    assert!(config.listen.proxy_protocol.is_empty());
 }
 
 #[test]
@@ -137,13 +142,18 @@ admin = { listen = "0.0.0.0:9090", allow_remote = true }
 access_log = { to = "./access.log", buffer_lines = 1 }
 control = { socket = "c", allow_uids = [1000], allow_gids = [1, 2], group_gid = 0 }
 timeouts = { handshake = "500ms", stream_idle = "24h" }
+client = { trusted = ["10.0.0.0/8", "192.0.2.1"], address_headers = ["CF-Connecting-IP", "x-forwarded-for"], unlimited = [] }
 limits = { head_bytes = "16KiB", uri_bytes = 1_024, body_bytes = "1GiB", pool_idle_per_upstream = 0 }
 [listen]
 https = ["[::]:443", "0.0.0.0:443", "127.0.0.1:0", "127.0.0.1:0"]
+proxy_protocol = ["[::]:443"]
 [[site]]
 host = "Mana.SO."
 initial = "green"
 hsts = "max-age=31536000; includeSubDomains; preload"
+only_trusted = true
+response_headers = { X-Frame-Options = "DENY" }
+remove_response_headers = ["Server"]
 blue = ["localhost:4000", "[::1]:5000"]
 green = ["app.internal:4000", "10.0.0.1:4000"]
 [site.certificate]
@@ -183,7 +193,19 @@ spread = "0s"
     assert_eq!(config.control.allow_gids, [1, 2]);
     assert_eq!(config.control.group_gid, Some(0));
     assert_eq!(config.admin.unwrap().listen.port(), 9090);
+    let client = &config.client;
+    assert_eq!(client.trusted[1].to_string(), "192.0.2.1/32");
+    assert_eq!(
+        client.address_headers,
+        [AddressHeader::CfConnectingIp, AddressHeader::XForwardedFor]
+    );
+    assert!(client.unlimited.is_empty());
+    assert_eq!(config.listen.proxy_protocol, config.listen.https[..1]);
     let settings = &config.sites[0].settings;
+    assert!(settings.only_trusted);
+    let fields = &settings.response_fields;
+    assert_eq!(fields.set[0].0, http::header::X_FRAME_OPTIONS);
+    assert_eq!(fields.remove, [http::header::SERVER]);
     assert_eq!(settings.host.as_str(), "mana.so");
     assert_eq!(settings.initial, Slot::Green);
     assert_eq!(settings.health.method, "HEAD");

@@ -25,7 +25,8 @@ pub struct Timeouts {
     pub idle: Duration,
     /// `client_stall`, default `30s`: how long a client may neither send the body it owes nor read the response.
     ///
-    /// A gap, not a total: a slow download goes on for ever. Shorter breaks phones that sleep or change networks,
+    /// A gap, not a total: a slow download goes on for ever. What is moved makes up for a gap at the rate of
+    /// `limits.client_bytes_per_second`, so that a byte now and then does not. Shorter breaks phones that sleep or change networks,
     /// longer lets a client that went away hold a slot's drain.
     pub client_stall: Duration,
     /// `connect`, default `1s`: one connection attempt to one upstream address.
@@ -56,6 +57,10 @@ pub struct Timeouts {
     /// It has to be shorter than the upstream's own keep-alive timeout (Node.js: 5 s), or requests are sent into
     /// connections that the upstream is closing. Much shorter gives up reuse: a new connection for every request.
     pub upstream_idle: Duration,
+    /// `queue_wait`, default `5s`: how long a request waits for a place in a full upstream; then 503.
+    ///
+    /// Shorter turns users away at a short peak, longer lets them wait for what comes too late.
+    pub queue_wait: Duration,
     /// `h2_drain`, default `10s`: how long an HTTP/2 connection stays after GOAWAY with nothing in flight.
     ///
     /// Shorter meets requests that are on their way with a closed connection, longer delays a shutdown by clients that do
@@ -76,6 +81,7 @@ impl Default for Timeouts {
             response_stall: Duration::from_secs(5 * 60),
             stream_idle: Duration::from_secs(60 * 60),
             upstream_idle: Duration::from_secs(4),
+            queue_wait: Duration::from_secs(5),
             h2_drain: Duration::from_secs(10),
         }
     }

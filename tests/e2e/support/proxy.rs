@@ -61,6 +61,19 @@ impl Home {
     /// Starts the proxy here and waits until it answers.
     pub async fn start(self, environment: &[(&str, &str)]) -> Proxy {
         let child = self.spawn(environment);
+        self.answering(child).await
+    }
+
+    /// Starts the proxy here as a process that may have so many file descriptors.
+    pub async fn start_with_descriptors(self, limit: u32) -> Proxy {
+        let script = format!("ulimit -n {limit} && exec \"$0\" \"$@\"");
+        let mut shell = within_directory("sh", self.path());
+        shell.args(["-c", &script, BINARY]);
+        let child = serve(shell, self.path(), &[]);
+        self.answering(child).await
+    }
+
+    async fn answering(self, child: Child) -> Proxy {
         let mut proxy = Proxy {
             directory: self.directory,
             child,
@@ -123,6 +136,19 @@ impl Proxy {
     /// Where requests with TLS go.
     pub fn https(&self) -> SocketAddr {
         self.address(&self.listen["https"][0])
+    }
+
+    /// Where another listener than the first one of its kind is.
+    pub fn listener(&self, kind: &str, index: usize) -> SocketAddr {
+        self.address(&self.listen[kind][index])
+    }
+
+    /// What is counted under a limit so far.
+    pub async fn rejects(&self, limit: &str) -> u64 {
+        let start = format!("mana_proxy_rejects_total{{limit=\"{limit}\"}} ");
+        let metrics = self.metrics().await;
+        let count = metrics.lines().find_map(|line| line.strip_prefix(&start));
+        count.map_or(0, |count| count.parse().unwrap())
     }
 
     /// Where metrics are.
@@ -312,12 +338,16 @@ pub async fn ask(socket: &Path, line: &str) -> Result<Value, std::io::Error> {
 }
 
 fn spawn(directory: &Path, environment: &[(&str, &str)]) -> Child {
+    serve(command(directory), directory, environment)
+}
+
+fn serve(mut command: Command, directory: &Path, environment: &[(&str, &str)]) -> Child {
     let log = |name: &str| {
         let path = directory.join(name);
         let file = fs::OpenOptions::new().create(true).append(true).open(path);
         Stdio::from(file.unwrap())
     };
-    command(directory)
+    command
         .args(["run", "--config", "mana-proxy.toml"])
         .envs(environment.iter().copied())
         .stdin(Stdio::null())
@@ -337,7 +367,11 @@ async fn run(directory: &Path, arguments: &[&str]) -> Output {
 
 /// The binary in a directory, for what [`Proxy::cli`] cannot do: to be killed half-way, say.
 pub fn command(directory: &Path) -> Command {
-    let mut command = Command::new(BINARY);
+    within_directory(BINARY, directory)
+}
+
+fn within_directory(program: &str, directory: &Path) -> Command {
+    let mut command = Command::new(program);
     command
         .current_dir(directory)
         .env_remove("MANA_PROXY_SOCKET")

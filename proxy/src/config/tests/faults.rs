@@ -40,6 +40,8 @@ const FAULTS_OF_APPENDED: &[(&str, &str)] = &[
     ("health.expect = 600", "10: site.health.expect: 600 is out of range: it has to be from 100 to 599"),
     ("health = { pass = 4 }", "10: site.health.pass: 4 of 3 probes cannot pass: pass <= of"),
     ("[timeouts]\nconnect = \"5s\"", "11: timeouts.connect: one attempt cannot take longer than all of them: connect <= connect_total"),
+    ("[limits]\nrequests_burst = 199", "11: limits.requests_burst: one second has more than it permits at once: requests_burst >= requests_per_address"),
+    ("[limits]\nh2_control_frames = 10", "11: limits.h2_control_frames: 10 is out of range: it has to be from 100 to 1000000"),
     // words and forms
     ("initial = \"red\"", "10: site.initial: \"red\" is no slot: it is blue or green"),
     ("health.method = \"POST\"", "10: site.health.method: \"POST\" is no method of a probe: write GET or HEAD"),
@@ -59,6 +61,29 @@ const FAULTS_OF_APPENDED: &[(&str, &str)] = &[
     ("aliases = [\"www.mana.so\", \"WWW.mana.so\"]", "10: site.aliases: www.mana.so is already an alias in line 10"),
     ("aliases = [\"a b\"]", "10: site.aliases: \"a b\" is not a host name: only letters, digits, hyphens and dots (write other names as xn--...)"),
     ("aliases = [\"127.0.0.256\"]", "10: site.aliases: \"127.0.0.256\" is neither a host name nor an IPv4 address"),
+    // clients
+    ("[client]\ntrust = []", "11: client.trust: unknown key; did you mean trusted?"),
+    ("[client]\ntrusted = [\"10.0.0.1/8\"]", "11: client.trusted: \"10.0.0.1/8\" has bits behind its prefix: write 10.0.0.0/8"),
+    ("[client]\ntrusted = [\"::/0\"]", "11: client.trusted: \"::/0\" is everybody"),
+    ("[client]\ntrusted = [\"::ffff:10.0.0.0/104\"]", "11: client.trusted: \"::ffff:10.0.0.0/104\" is IPv4 inside IPv6: write it as IPv4"),
+    ("[client]\nunlimited = [\"localhost\"]", "11: client.unlimited: \"localhost\" is no network: write 10.0.0.0/8, 2001:db8::/32 or 192.0.2.1"),
+    ("[client]\naddress_headers = [\"forwarded\"]", "11: client.address_headers: \"forwarded\" is not believed: write x-forwarded-for, cf-connecting-ip, true-client-ip or x-real-ip"),
+    ("only_trusted = true", "10: site.only_trusted: nobody is trusted: write the networks of the CDN under client.trusted"),
+    // fields of responses
+    ("response_headers = { a = \"b\\r\\nc: d\" }", "10: site.response_headers: \"b\\r\\nc: d\" is no value of a field: printable ASCII in one line, at most 8192 bytes, without spaces at its ends"),
+    ("response_headers = { a = \" b\" }", "10: site.response_headers: \" b\" is no value of a field: printable ASCII in one line, at most 8192 bytes, without spaces at its ends"),
+    ("response_headers = { a = \"\\u00e4\" }", "10: site.response_headers: \"\u{e4}\" is no value of a field: printable ASCII in one line, at most 8192 bytes, without spaces at its ends"),
+    ("response_headers = { \"a\\r\\nb\" = \"c\" }", "10: site.response_headers: \"a\\r\\nb\" is no name of a field"),
+    ("response_headers = { \"\" = \"c\" }", "10: site.response_headers: \"\" is no name of a field"),
+    ("response_headers = { a = 1 }", "10: site.response_headers: this is an integer; it has to be a string"),
+    ("response_headers = { Content-Length = \"1\" }", "10: site.response_headers: content-length belongs to the connection or says where the body ends; it cannot be changed"),
+    ("response_headers = { Proxy-Authenticate = \"1\" }", "10: site.response_headers: proxy-authenticate belongs to the connection or says where the body ends; it cannot be changed"),
+    ("response_headers = { Strict-Transport-Security = \"max-age=1\" }", "10: site.response_headers: strict-transport-security is set by hsts"),
+    ("response_headers = { A = \"1\", a = \"1\" }", "10: site.response_headers: a is there twice"),
+    ("response_headers = [\"a: b\"]", "10: site.response_headers: this is an array; it has to be a table: { name = \"value\" }"),
+    ("remove_response_headers = [\"Connection\"]", "10: site.remove_response_headers: connection belongs to the connection or says where the body ends; it cannot be changed"),
+    ("remove_response_headers = [\"x-request-id\"]", "10: site.remove_response_headers: x-request-id is set by the proxy"),
+    ("response_headers = { a = \"1\" }\nremove_response_headers = [\"A\"]", "11: site.remove_response_headers: a is set by response_headers, which replaces what was there"),
     // TOML
     ("initial = \"blue\"\ninitial = \"green\"", "11: initial: is written twice"),
 ];

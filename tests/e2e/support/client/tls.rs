@@ -75,6 +75,11 @@ impl Offer {
 pub async fn connect(address: SocketAddr, offer: &Offer) -> io::Result<TlsStream<TcpStream>> {
     let stream = within("connect", TcpStream::connect(address)).await?;
     stream.set_nodelay(true)?;
+    connect_over(stream, offer).await
+}
+
+/// One handshake over a connection that is there already.
+pub async fn connect_over(stream: TcpStream, offer: &Offer) -> io::Result<TlsStream<TcpStream>> {
     let connector = TlsConnector::from(Arc::clone(&offer.config));
     within(
         "TLS handshake",

@@ -1,0 +1,272 @@
+//! Where access lines go: a bounded buffer, and a thread that writes it out.
+//!
+//! Owns the buffer, the file and its reopening. A full buffer drops the line and counts it; a request never waits for the
+//! disk. The thread sleeps while there is nothing to write, and collects lines for [`BATCH_TIME`] once there is: one wake
+//! and one write for many requests.
+
+use std::fs::{File, OpenOptions};
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread::JoinHandle;
+use std::time::{Duration, SystemTime};
+
+use crate::access::Record;
+use crate::config::AccessLogTarget;
+
+/// Takes lines. Cheap to clone; `off` costs nothing. The thread ends when the last clone is dropped.
+#[derive(Clone)]
+pub struct AccessLog {
+    sender: Option<Arc<Sender>>,
+}
+
+/// The access log cannot be opened.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot open the access log {path}")]
+pub struct OpenError {
+    path: PathBuf,
+    source: io::Error,
+}
+
+impl AccessLog {
+    /// Opens the target and starts the thread.
+    ///
+    /// # Errors
+    /// The file cannot be opened for appending, or the thread cannot be started.
+    pub fn open(
+        target: &AccessLogTarget,
+        buffer_lines: usize,
+    ) -> Result<(AccessLog, Option<JoinHandle<()>>), OpenError> {
+        let sink = match target {
+            AccessLogTarget::Off => return Ok((AccessLog { sender: None }, None)),
+            AccessLogTarget::Stdout => Sink::Stdout,
+            AccessLogTarget::File(path) => Sink::open(path)?,
+        };
+        let shared = Arc::new(Shared {
+            buffer: Mutex::new(Buffer::default()),
+            changed: Condvar::new(),
+            dropped: AtomicU64::new(0),
+            lines_max: buffer_lines,
+        });
+        let thread = std::thread::Builder::new()
+            .name("access-log".to_owned())
+            .spawn({
+                let shared = Arc::clone(&shared);
+                move || shared.write_out(sink)
+            })
+            .map_err(|source| OpenError {
+                path: PathBuf::from("(its thread)"),
+                source,
+            })?;
+        let sender = Some(Arc::new(Sender(shared)));
+        Ok((AccessLog { sender }, Some(thread)))
+    }
+
+    /// Puts a record's line into the buffer, or drops it if the buffer is full.
+    pub fn write(&self, record: &Record) {
+        let Some(sender) = &self.sender else {
+            return;
+        };
+        let mut line = Vec::with_capacity(LINE_BYTES_USUAL);
+        record.write_line(SystemTime::now(), &mut line);
+        sender.0.push(&line);
+    }
+
+    /// Lines that did not fit into the buffer or could not be written.
+    pub fn dropped(&self) -> u64 {
+        let sender = self.sender.as_ref();
+        sender.map_or(0, |sender| sender.0.dropped.load(Ordering::Relaxed))
+    }
+
+    /// Opens the file again before the next line is written, for log rotation.
+    pub fn reopen(&self) {
+        if let Some(sender) = &self.sender {
+            sender.0.lock().is_reopen_wanted = true;
+            sender.0.changed.notify_one();
+        }
+    }
+}
+
+/// Ends the thread when the last one who could write is gone.
+struct Sender(Arc<Shared>);
+
+impl Drop for Sender {
+    fn drop(&mut self) {
+        self.0.lock().is_closed = true;
+        self.0.changed.notify_one();
+    }
+}
+
+struct Shared {
+    buffer: Mutex<Buffer>,
+    changed: Condvar,
+    dropped: AtomicU64,
+    lines_max: usize,
+}
+
+#[derive(Default)]
+struct Buffer {
+    bytes: Vec<u8>,
+    /// Lines in `bytes`: `lines <= lines_max`.
+    lines: usize,
+    is_reopen_wanted: bool,
+    is_closed: bool,
+}
+
+impl Shared {
+    fn lock(&self) -> MutexGuard<'_, Buffer> {
+        // Nothing panics while it holds the lock.
+        self.buffer.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn push(&self, line: &[u8]) {
+        let mut buffer = self.lock();
+        if buffer.lines >= self.lines_max {
+            self.dropped.fetch_add(1, Ordering::Relaxed);
+            return;
+        }
+        buffer.bytes.extend_from_slice(line);
+        buffer.lines += 1;
+        let is_first = buffer.lines == 1;
+        drop(buffer);
+        if is_first {
+            self.changed.notify_one();
+        }
+    }
+
+    fn write_out(&self, mut sink: Sink) {
+        let mut has_failed = false;
+        loop {
+            let mut buffer = self.lock();
+            while buffer.lines == 0 && !buffer.is_closed && !buffer.is_reopen_wanted {
+                buffer = self
+                    .changed
+                    .wait(buffer)
+                    .unwrap_or_else(PoisonError::into_inner);
+            }
+            if !buffer.is_closed && !buffer.is_reopen_wanted {
+                let is_quiet = |buffer: &mut Buffer| !buffer.is_closed && !buffer.is_reopen_wanted;
+                let waited = self
+                    .changed
+                    .wait_timeout_while(buffer, BATCH_TIME, is_quiet);
+                buffer = waited.unwrap_or_else(PoisonError::into_inner).0;
+            }
+            let batch = std::mem::take(&mut buffer.bytes);
+            let lines = std::mem::take(&mut buffer.lines);
+            let is_reopen_wanted = std::mem::take(&mut buffer.is_reopen_wanted);
+            let is_closed = buffer.is_closed;
+            drop(buffer);
+            if let Err(error) = sink.write(&batch) {
+                self.dropped.fetch_add(lines as u64, Ordering::Relaxed);
+                if !has_failed {
+                    tracing::error!(%error, "cannot write the access log; lines are lost");
+                }
+                has_failed = true;
+            } else if lines > 0 {
+                has_failed = false;
+            }
+            if is_reopen_wanted {
+                sink.reopen();
+            }
+            if is_closed {
+                return;
+            }
+        }
+    }
+}
+
+// === impl Sink ===
+
+enum Sink {
+    Stdout,
+    File { path: PathBuf, file: File },
+}
+
+impl Sink {
+    fn open(path: &Path) -> Result<Sink, OpenError> {
+        let opened = OpenOptions::new().create(true).append(true).open(path);
+        match opened {
+            Ok(file) => Ok(Sink::File {
+                path: path.to_owned(),
+                file,
+            }),
+            Err(source) => Err(OpenError {
+                path: path.to_owned(),
+                source,
+            }),
+        }
+    }
+
+    fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
+        match self {
+            Sink::Stdout => {
+                let mut stdout = io::stdout().lock();
+                stdout.write_all(bytes)?;
+                stdout.flush()
+            }
+            Sink::File { file, .. } => file.write_all(bytes),
+        }
+    }
+
+    fn reopen(&mut self) {
+        if let Sink::File { path, .. } = self {
+            match Sink::open(path) {
+                Ok(sink) => *self = sink,
+                Err(error) => {
+                    tracing::error!(%error, "cannot reopen the access log; the old file goes on");
+                }
+            }
+        }
+    }
+}
+
+/// Most lines fit without growing.
+const LINE_BYTES_USUAL: usize = 512;
+/// How long lines are collected before they are written.
+const BATCH_TIME: Duration = Duration::from_millis(100);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn shared(lines_max: usize) -> Shared {
+        Shared {
+            buffer: Mutex::new(Buffer::default()),
+            changed: Condvar::new(),
+            dropped: AtomicU64::new(0),
+            lines_max,
+        }
+    }
+
+    #[test]
+    fn a_full_buffer_drops_and_counts() {
+        let shared = shared(2);
+        for _ in 0..5 {
+            shared.push(b"line\n");
+        }
+        assert_eq!(shared.lock().lines, 2);
+        assert_eq!(shared.dropped.load(Ordering::Relaxed), 3);
+    }
+
+    #[test]
+    fn what_was_taken_is_written_before_the_end_and_a_moved_file_is_left() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let path = dir.path().join("access.log");
+        let target = AccessLogTarget::File(path.clone());
+        let (log, thread) = AccessLog::open(&target, 100).expect("opens");
+        let sender = log.sender.as_ref().expect("on");
+        sender.0.push(b"one\n");
+        let moved = dir.path().join("access.log.1");
+        std::fs::rename(&path, &moved).expect("moves");
+        log.reopen();
+        while !path.exists() {
+            std::thread::yield_now();
+        }
+        sender.0.push(b"two\n");
+        drop(log);
+        thread.expect("a thread").join().expect("ends");
+        assert_eq!(std::fs::read_to_string(moved).expect("old"), "one\n");
+        assert_eq!(std::fs::read_to_string(path).expect("new"), "two\n");
+    }
+}
