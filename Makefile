@@ -5,21 +5,29 @@ CARGO ?= cargo
 BUILD_TOOLS = cmake
 TEST_TOOLS  = promtool pebble
 BENCH_TOOLS = nginx wrk h2load ab
+SUITE_TOOLS = slowhttptest node npm openssl python3
 
 package_cmake    = cmake
 package_promtool = prometheus
 package_pebble   = pebble
+package_slowhttptest = slowhttptest
+package_node     = nodejs
+package_npm      = npm
+package_openssl  = openssl
+package_python3  = python3-venv
 package_nginx    = nginx-light
 package_wrk      = wrk
 package_h2load   = nghttp2-client
 package_ab       = apache2-utils
 
-.PHONY: run build test bench lint doc clean help
+.PHONY: suites soak run build test bench lint doc clean help
 
 help:
 	@echo "make run    build, and start a demo on https://localhost:8443/"
 	@echo "make build  build target/release/mana-proxy"
 	@echo "make test   install what the tests need, and run them all"
+	@echo "make suites run the test suites that others wrote"
+	@echo "make soak   ten minutes of load, abuse and switches"
 	@echo "make bench  measure against nginx, side by side"
 	@echo "make lint   what CI checks beside the tests: format, clippy, docs"
 
@@ -55,6 +63,16 @@ build:
 test:
 	$(call install,$(BUILD_TOOLS) $(TEST_TOOLS))
 	$(CARGO) test --workspace --locked --no-fail-fast
+
+# What others wrote to test servers: sslyze, Autobahn, slowhttptest. Whatever is not to be had is skipped.
+suites: build
+	$(call install,$(SUITE_TOOLS))
+	tests/suites/run.sh target/release/mana-proxy
+
+# Ten minutes of everything at once, then ten thousand tunnels. SOAK_SECONDS=60 for a shorter look.
+soak:
+	$(call install,$(BUILD_TOOLS))
+	$(CARGO) test --locked --release -p mana-proxy --test e2e -- --ignored --nocapture --test-threads=1 soak:: tunnels::
 
 bench: build
 	$(call install,$(BENCH_TOOLS))

@@ -31,6 +31,8 @@ pub mod metrics;
 pub mod patience;
 pub mod per_address;
 pub mod pool;
+#[cfg(test)]
+mod properties;
 pub mod proxy_protocol;
 pub mod reload;
 pub mod run;

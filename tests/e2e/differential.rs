@@ -16,7 +16,13 @@ const SEED: u64 = 9112;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn one_request_in_is_at_most_one_request_out_with_the_same_body() {
-    let stage = Arc::new(Stage::start().await);
+    let stage = Arc::new(
+        Stage::with(|config| {
+            // All of them come from one address.
+            config.set("limits", "requests_per_address", "0");
+        })
+        .await,
+    );
     let clients: Vec<_> = (0..CLIENTS)
         .map(|client| {
             let stage = Arc::clone(&stage);

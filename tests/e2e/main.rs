@@ -28,6 +28,8 @@ mod modes;
 mod observability;
 mod proxy_protocol;
 mod reload;
+mod soak;
 mod streams;
 mod tls;
+mod tunnels;
 mod under_load;

@@ -13,6 +13,8 @@ use tokio::process::{Child, Command};
 
 use super::{ConfigBuilder, H1, eventually, within};
 
+/// A page of memory on the machines that this runs on.
+const PAGE_BYTES: u64 = 4096;
 const BINARY: &str = env!("CARGO_BIN_EXE_mana-proxy");
 
 /// One running `mana-proxy run`. It dies with this value; if the test is failing, what it said is printed.
@@ -272,6 +274,19 @@ impl Proxy {
             .unwrap();
         let kibibytes: u64 = line.split_whitespace().nth(1).unwrap().parse().unwrap();
         kibibytes * 1024
+    }
+
+    /// Bytes of memory that the process has now.
+    pub fn memory(&self) -> u64 {
+        let pages = fs::read_to_string(format!("/proc/{}/statm", self.pid())).unwrap();
+        let resident: u64 = pages.split(' ').nth(1).unwrap().parse().unwrap();
+        resident * PAGE_BYTES
+    }
+
+    /// File descriptors that the process has open now.
+    pub fn descriptors(&self) -> usize {
+        let open = fs::read_dir(format!("/proc/{}/fd", self.pid())).unwrap();
+        open.count()
     }
 
     /// Bytes by which that has grown. The kernel counts in batches, so that a peak may look lower than an earlier one.

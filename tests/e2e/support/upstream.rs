@@ -215,6 +215,11 @@ impl Upstream {
         ids
     }
 
+    /// Forgets what it has seen.
+    pub fn forget(&self) {
+        lock(&self.state.seen).clear();
+    }
+
     /// Connections accepted so far.
     pub fn connections(&self) -> usize {
         self.state.connections.load(Ordering::SeqCst)
