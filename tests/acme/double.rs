@@ -81,6 +81,7 @@ struct State {
     counts: Mutex<HashMap<Part, usize>>,
     orders: Mutex<Vec<Asked>>,
     finalized: AtomicUsize,
+    registered: AtomicUsize,
     faults: Mutex<HashMap<Part, VecDeque<Fault>>>,
     held: watch::Sender<Option<Part>>,
     is_down: Mutex<bool>,
@@ -157,6 +158,11 @@ impl Double {
     /// Orders that it was told to finalize, and did.
     pub fn finalized(&self) -> usize {
         self.state.finalized.load(Ordering::SeqCst)
+    }
+
+    /// Accounts that it has registered.
+    pub fn registered(&self) -> usize {
+        self.state.registered.load(Ordering::SeqCst)
     }
 
     /// Every certificate that was asked about, each time.
@@ -281,6 +287,9 @@ async fn answer(
             }
             lock(&state.orders).push(asked);
             answer = order.to_string().into();
+        }
+        Part::Account if is_good => {
+            state.registered.fetch_add(1, Ordering::SeqCst);
         }
         Part::Finalize if is_good => {
             state.finalized.fetch_add(1, Ordering::SeqCst);

@@ -167,7 +167,7 @@ async fn an_account_that_the_ca_has_forgotten_is_registered_anew() {
     let mut scene = Scene::issued().await;
     scene.pebble.forget_everything().await;
     scene.renew_now().await;
-    assert_eq!(scene.double.count(Part::Account), 2);
+    assert_eq!(scene.double.registered(), 2);
     scene.trusting(HOST).await.unwrap();
 }
 
