@@ -81,7 +81,7 @@ async fn an_answer_of_the_proxys_own_that_is_not_read_ends_by_client_stall() {
     let (client, mut body) = unread_answer(&stage).await;
     let piece = within("the end of the stream", body.data()).await;
     assert!(matches!(piece, Some(Err(_))), "{piece:?}");
-    drop(client);
+    drop((client, body));
     eventually("nothing is left", async || {
         stage.proxy.done("status").await["connections"] == 0
     })
