@@ -131,6 +131,38 @@ fn a_reload_keeps_what_did_not_change() {
 }
 
 #[test]
+fn a_reload_takes_the_addresses_that_were_looked_up_beforehand() {
+    let (state, table) = start();
+    // No resolver knows these names, so that an address of them can only have come along.
+    let sites = [settings("new.so", "blue.invalid:1", "green.invalid:1")];
+    let address: SocketAddr = "192.0.2.7:1".parse().expect("address");
+    let resolved = Resolved::from([("blue.invalid:1".to_owned(), vec![address])]);
+    let change = Change::Sites(sites.into(), Arc::new(resolved));
+    let (_, next) = made(&change, &state, &table);
+    let addresses = |slot| {
+        let view = next.table.sites()[0].slot(slot);
+        view.upstreams[0].addresses.load().to_vec()
+    };
+    assert_eq!(addresses(Slot::Blue), [address]);
+    assert!(addresses(Slot::Green).is_empty());
+}
+
+#[test]
+fn every_address_of_every_site_is_looked_up() {
+    let sites = [
+        settings("mana.so", "127.0.0.1:4000", "no-such-name.invalid:1"),
+        settings("other.so", "127.0.0.1:4000", "[::1]:5001"),
+    ];
+    let address = |text: &str| text.parse::<SocketAddr>().expect("address");
+    let expected = Resolved::from([
+        ("127.0.0.1:4000".to_owned(), vec![address("127.0.0.1:4000")]),
+        ("[::1]:5001".to_owned(), vec![address("[::1]:5001")]),
+        ("no-such-name.invalid:1".to_owned(), Vec::new()),
+    ]);
+    assert_eq!(resolve(&sites), expected);
+}
+
+#[test]
 fn an_address_that_cannot_be_resolved_does_not_stop_the_start() {
     let sites = [settings("mana.so", "no-such-name.invalid:1", "127.0.0.1:2")];
     let mut state = State::default();

@@ -317,6 +317,19 @@ mod tests {
     }
 
     #[test]
+    fn a_rotation_that_finds_no_file_goes_on() {
+        let dir = tempfile::tempdir().expect("dir");
+        let line = to_line(&entry(1)).len() as u64;
+        let mut journal = Journal::with_limit(dir.path(), line).expect("open");
+        journal.append(&entry(1)).expect("append");
+        // As after a rotation that moved the file away and could not open the next one.
+        std::fs::rename(dir.path().join(NAME), dir.path().join(OLD_NAME)).expect("rename");
+        journal.append(&entry(2)).expect("append");
+        let history = read_last(dir.path(), 10).expect("read");
+        assert_eq!(generations(&history), [1, 2]);
+    }
+
+    #[test]
     fn the_end_of_a_large_journal_is_read_without_the_rest() {
         let dir = tempfile::tempdir().expect("dir");
         let mut lines = vec![b'x'; 10 * ENTRY_BYTES_MAX];

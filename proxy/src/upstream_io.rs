@@ -387,3 +387,7 @@ impl fmt::Debug for UpstreamIo {
 const PENDING_BYTES_MAX: usize = 64 * 1024;
 /// A response head larger than this is no answer to an upgrade.
 const HEAD_ALONE_BYTES_MAX: usize = 64 * 1024;
+
+#[cfg(test)]
+#[path = "upstream_io_tests.rs"]
+mod tests;

@@ -27,6 +27,8 @@ mod malformed;
 mod modes;
 mod observability;
 mod proxy_protocol;
+mod regressions;
+mod regressions_h2;
 mod reload;
 mod soak;
 mod streams;

@@ -5,6 +5,7 @@ use bytes::Bytes;
 mod h1;
 mod h2;
 pub mod hello;
+pub mod pausing;
 pub mod tls;
 pub mod websocket;
 

@@ -19,9 +19,18 @@ pub struct H2 {
 impl H2 {
     /// A connection over a stream whose ALPN was `h2`.
     pub async fn over(stream: impl Io + 'static) -> H2 {
+        H2::with_windows(stream, 1 << 20, 4 << 20).await
+    }
+
+    /// The same with windows of the test's choice, in bytes.
+    pub async fn with_windows(
+        stream: impl Io + 'static,
+        of_streams: u32,
+        of_connection: u32,
+    ) -> H2 {
         let handshake = h2::client::Builder::new()
-            .initial_window_size(1 << 20)
-            .initial_connection_window_size(4 << 20)
+            .initial_window_size(of_streams)
+            .initial_connection_window_size(of_connection)
             .handshake(stream);
         let (sender, connection) = within("h2 handshake", handshake).await.unwrap();
         H2 {

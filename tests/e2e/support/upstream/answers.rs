@@ -120,6 +120,7 @@ impl Exchange<'_> {
             "/late-sink" => Box::pin(self.late_sink()),
             "/hold" => Box::pin(self.hold()),
             "/hold-body" => Box::pin(self.hold_body()),
+            "/hold-chunk" => Box::pin(self.hold_chunk()),
             "/sse" => Box::pin(self.events()),
             "/hang" => Box::pin(self.hang()),
             "/die" => Box::pin(self.die()),
@@ -273,6 +274,18 @@ impl Exchange<'_> {
         Ok(true)
     }
 
+    /// A chunk at once, once the test says `release` the size of another, and after one more its bytes.
+    async fn hold_chunk(&mut self) -> Result<bool, End> {
+        self.drain().await?;
+        self.write("HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n5\r\nfirst\r\n")
+            .await?;
+        self.wait_for_release().await;
+        self.write("5\r\n").await?;
+        self.wait_for_release().await;
+        self.write("after\r\n0\r\n\r\n").await?;
+        Ok(true)
+    }
+
     /// Events that name the slot, without end.
     async fn events(&mut self) -> Result<bool, End> {
         self.write("HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n").await?;
@@ -304,8 +317,13 @@ impl Exchange<'_> {
         }
     }
 
-    /// Closes in the middle of the body.
+    /// Closes in the middle of the body; with `chunked` that is between two chunks.
     async fn die_in_the_body(&mut self) -> Result<bool, End> {
+        if self.seen.query("chunked").is_some() {
+            self.write("HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n9\r\nonly this\r\n")
+                .await?;
+            return Ok(false);
+        }
         let kind = self.seen.query("type").unwrap_or("text/plain");
         let head =
             format!("HTTP/1.1 200 OK\r\ncontent-type: {kind}\r\ncontent-length: 2000\r\n\r\n");
