@@ -346,8 +346,17 @@ impl Keeper {
         for site in work.acme {
             let host = site.host.clone();
             let case = match before.remove(&host) {
-                Some(case) if case.is_busy() => Case { site, ..case },
-                // Whatever was imported meanwhile is taken; what was obtained here was stored before it was published.
+                // What is under way goes on. Whatever was imported meanwhile is taken all the same; what was obtained
+                // here was stored before it was published.
+                Some(case) if case.is_busy() => {
+                    let stored = Case::read(site.clone(), &self.parts.store).await;
+                    let bundle = stored.bundle.or_else(|| case.bundle.clone());
+                    Case {
+                        site,
+                        bundle,
+                        ..case
+                    }
+                }
                 Some(_) | None => Case::read(site, &self.parts.store).await,
             };
             if let Some(bundle) = &case.bundle {

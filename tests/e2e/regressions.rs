@@ -4,7 +4,6 @@ use std::fs;
 use std::io::ErrorKind;
 use std::time::Duration;
 
-use tokio::io::AsyncWriteExt;
 use tokio::net::TcpSocket;
 use tokio::net::unix::pipe;
 use tokio::time::{MissedTickBehavior, interval, timeout};
