@@ -24,6 +24,8 @@ use crate::config::{Compression, Timeouts};
 use crate::fault::Fault;
 use crate::headers::{Framing, ResponseRules, response_for_client, response_framing};
 use crate::patience::Patience;
+use crate::pump::Pump;
+use crate::pump_events::{Event, FromUpstream, Wanted, read_client, read_upstream_or_flush};
 use crate::upstream_io::UpstreamIo;
 
 /// What one request needs of its surroundings while it is pumped.
@@ -466,178 +468,6 @@ impl Exchange<'_> {
     }
 }
 
-// === impl Pump ===
-
-/// Where the two directions stand.
-struct Pump {
-    request_done: bool,
-    /// It is the upstream's turn: it does not read what was sent to it.
-    waits_for_room: bool,
-    head_received: bool,
-    /// With the client that sends its body; once the head of the response is there, with both sides.
-    patience: Patience,
-    /// Informational heads so far.
-    informational: u32,
-    /// Bytes may wait in the client's write buffer. Over HTTP/2 the connection's own task writes them, and no other may
-    /// wait for the socket: it has room for one waker.
-    is_unflushed: bool,
-    encoder: Option<Encoder>,
-    client_moved_at: Instant,
-    upstream_moved_at: Instant,
-    half_closed_at: Option<Instant>,
-}
-
-impl Pump {
-    fn new(request_done: bool, patience: Patience) -> Pump {
-        let now = Instant::now();
-        Pump {
-            request_done,
-            waits_for_room: false,
-            head_received: false,
-            patience,
-            informational: 0,
-            is_unflushed: false,
-            encoder: None,
-            client_moved_at: now,
-            upstream_moved_at: now,
-            half_closed_at: None,
-        }
-    }
-
-    /// What waits to be sent until the upstream has nothing more to say at once.
-    fn waits_behind(&self) -> WaitsBehind {
-        WaitsBehind {
-            head_received: self.head_received,
-            is_held_back: self.encoder.as_ref().is_some_and(Encoder::holds_back),
-            is_unflushed: self.is_unflushed,
-        }
-    }
-
-    /// When the next deadline passes if nothing moves until then.
-    fn due(&self, timeouts: &Timeouts) -> Instant {
-        let (by_sides, _) = self.next_deadline(timeouts);
-        match self.half_closed_at {
-            Some(at) => by_sides.min(at + HALF_CLOSED_GRACE),
-            None => by_sides,
-        }
-    }
-
-    fn overdue(&self, timeouts: &Timeouts) -> Fault {
-        let (by_sides, fault) = self.next_deadline(timeouts);
-        match self.half_closed_at {
-            Some(at) if at + HALF_CLOSED_GRACE < by_sides => Fault::ClientGone,
-            Some(_) | None => fault,
-        }
-    }
-
-    fn next_deadline(&self, timeouts: &Timeouts) -> (Instant, Fault) {
-        if self.head_received {
-            let moved_at = self.upstream_moved_at.max(self.client_moved_at);
-            return (moved_at + self.patience.left(), Fault::UpstreamTimedOut);
-        }
-        if self.request_done || self.waits_for_room {
-            let due = self.upstream_moved_at + timeouts.response_head;
-            return (due, Fault::UpstreamTimedOut);
-        }
-        (
-            self.client_moved_at + self.patience.left(),
-            Fault::ClientStalled,
-        )
-    }
-}
-
-// === events ===
-
-/// What a read of the upstream goes before.
-#[derive(Clone, Copy)]
-struct WaitsBehind {
-    head_received: bool,
-    is_held_back: bool,
-    is_unflushed: bool,
-}
-
-enum Event {
-    HeldBack,
-    Flushed,
-    Room,
-    Upstream(Result<FromUpstream, Box<PingoraError>>),
-    Body(Result<Option<Bytes>, Box<PingoraError>>),
-    ClientHalfClosed,
-    ClientGone,
-    Due,
-}
-
-enum FromUpstream {
-    Head,
-    Chunk(Bytes),
-    End,
-}
-
-/// What is wanted from the client's side now.
-#[derive(Clone, Copy)]
-enum Wanted {
-    Body,
-    Watch,
-    Room,
-    Nothing,
-}
-
-/// What was written to the client goes out as soon as the upstream has nothing more to say at once: a head and a body
-/// that come together leave together, and one that makes the other wait does not hold it up.
-async fn read_upstream_or_flush(
-    upstream: &mut UpstreamSession,
-    client_io: &ClientIo,
-    waits: WaitsBehind,
-) -> Event {
-    tokio::select! {
-        biased;
-        read = read_upstream(upstream, waits.head_received) => Event::Upstream(read),
-        () = std::future::ready(()), if waits.is_held_back => Event::HeldBack,
-        flushed = client_io.flush(), if waits.is_unflushed => match flushed {
-            Ok(()) => Event::Flushed,
-            Err(_) => Event::ClientGone,
-        },
-    }
-}
-
-async fn read_upstream(
-    upstream: &mut UpstreamSession,
-    head_received: bool,
-) -> Result<FromUpstream, Box<PingoraError>> {
-    if !head_received {
-        upstream.read_response().await?;
-        return Ok(FromUpstream::Head);
-    }
-    match upstream.read_body_bytes().await? {
-        Some(chunk) => Ok(FromUpstream::Chunk(chunk)),
-        None => Ok(FromUpstream::End),
-    }
-}
-
-async fn read_client(
-    client: &mut ServerSession,
-    client_io: &ClientIo,
-    upstream_io: &UpstreamIo,
-    wanted: Wanted,
-) -> Event {
-    match wanted {
-        Wanted::Room => {
-            upstream_io.room().await;
-            Event::Room
-        }
-        Wanted::Body => Event::Body(client.read_request_body().await),
-        Wanted::Nothing => std::future::pending().await,
-        Wanted::Watch if client.is_http2() => match client.read_body_or_idle(true).await {
-            // The stream was reset, or the connection is gone.
-            Ok(_) | Err(_) => Event::ClientGone,
-        },
-        Wanted::Watch => {
-            client_io.gone().await;
-            Event::ClientHalfClosed
-        }
-    }
-}
-
 fn is_event_stream(head: &ResponseHeader) -> bool {
     head.headers
         .get(header::CONTENT_TYPE)
@@ -691,8 +521,6 @@ pub fn is_safe(method: &Method) -> bool {
     matches!(*method, Method::GET | Method::HEAD | Method::OPTIONS)
 }
 
-/// A client that closed its sending side may still read: it gets its response if that comes within this time.
-const HALF_CLOSED_GRACE: Duration = Duration::from_secs(10);
 /// Informational heads of one response; one of each kind is usual.
 const INFORMATIONAL_MAX: u32 = 16;
 /// Response bytes that are handed to the client's session at a time: over HTTP/2, what a slow reader has to take within

@@ -11,24 +11,24 @@ use http::header::{self, HeaderValue};
 use http::{StatusCode, Version};
 use mana_control::hold::HoldOutcome;
 use mana_control::inflight::Entry;
-use mana_control::room::{NoPlace, Place, RoomLimits};
-use mana_control::{Mode, Site, Slot};
+use mana_control::room::Place;
+use mana_control::{Mode, Site};
 use pingora::http::RequestHeader;
 use pingora::protocols::http::ServerSession;
 use tokio::sync::Notify;
 
 use crate::access::{Record, Served};
 use crate::answer::{Answer, challenge, error_page, redirect};
+use crate::attempts::Attempts;
 use crate::client_address::{Client, counted_under};
 use crate::client_io::ClientIo;
-use crate::config::Timeouts;
 use crate::edge::{Asked, Scheme, Verdict, verdict};
 use crate::exchange::{Ended, Exchange, Progress, is_safe, write_piece};
 use crate::fault::{Blame, Fault};
 use crate::head::HeadFault;
 use crate::headers::{About, Framing, ResponseRules, is_websocket_upgrade, request_for_upstream};
 use crate::per_address::{ComeBack, RateLimit};
-use crate::select::{Candidate, candidates};
+use crate::select::Candidate;
 use crate::tunnel;
 use crate::upstream::{Busy, ConnectError, Connected, connect, reuse};
 use crate::upstream_io::UpstreamIo;
@@ -509,85 +509,6 @@ impl Request<'_> {
             Ok(()) => Finish::Session,
             Err(_) => Finish::Abort,
         }
-    }
-}
-
-// === impl Attempts ===
-
-/// The candidates of one request, and how many attempts and how much time are left for them.
-struct Attempts<'a> {
-    list: std::vec::IntoIter<Candidate>,
-    again: Option<Candidate>,
-    entered: Slot,
-    made: usize,
-    max: usize,
-    timeouts: &'a Timeouts,
-    started: Instant,
-    /// What the last attempt that reached an upstream came to.
-    last_fault: Option<Fault>,
-}
-
-impl<'a> Attempts<'a> {
-    fn new(site: &Site, max: usize, timeouts: &'a Timeouts) -> Attempts<'a> {
-        let started = Instant::now();
-        Attempts {
-            list: candidates(site, started, fastrand::u64(..)).into_iter(),
-            again: None,
-            entered: site.active,
-            made: 0,
-            max,
-            timeouts,
-            started,
-            last_fault: None,
-        }
-    }
-
-    /// The next candidate, and whether only a new connection to it will do.
-    fn next(&mut self) -> Option<(Candidate, bool)> {
-        if self.made >= self.max || self.started.elapsed() >= self.timeouts.connect_total {
-            return None;
-        }
-        self.made += 1;
-        if let Some(candidate) = self.again.take() {
-            return Some((candidate, true));
-        }
-        self.list.next().map(|candidate| (candidate, false))
-    }
-
-    /// Waits for a place in the upstream. The wait is not charged to the attempts.
-    async fn wait_for_place(
-        &mut self,
-        candidate: &Candidate,
-        settings: &Settings,
-    ) -> Result<Place, Fault> {
-        let limits = RoomLimits {
-            places: settings.limits.in_flight_per_upstream,
-            waiting_max: settings.limits.queue_per_upstream,
-            wait_max: settings.timeouts.queue_wait,
-        };
-        let began = Instant::now();
-        let entered = candidate.upstream.room.enter(limits).await;
-        self.started += began.elapsed();
-        entered.map_err(|none| match none {
-            NoPlace::QueueFull => Fault::UpstreamFull,
-            NoPlace::TimedOut => Fault::QueueTimedOut,
-        })
-    }
-
-    fn may_go_on(&self) -> bool {
-        self.made < self.max
-    }
-
-    fn again_on_new_connection(&mut self, candidate: Candidate) {
-        self.again = Some(candidate);
-    }
-
-    fn connect_deadline(&self) -> Duration {
-        let left = self
-            .timeouts
-            .connect_total
-            .saturating_sub(self.started.elapsed());
-        self.timeouts.connect.min(left)
     }
 }
 

@@ -7,6 +7,7 @@ pub mod access;
 pub mod access_log;
 pub mod admin;
 pub mod answer;
+mod attempts;
 pub mod certificates;
 pub mod cli;
 pub mod client_address;
@@ -34,6 +35,8 @@ pub mod pool;
 #[cfg(test)]
 mod properties;
 pub mod proxy_protocol;
+mod pump;
+mod pump_events;
 pub mod reload;
 pub mod run;
 pub mod select;

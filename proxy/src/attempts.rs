@@ -1,0 +1,90 @@
+//! The attempts of one request to reach an upstream: which come next, how many and how much time are left.
+//!
+//! Owns the bounds. The order of the candidates is `select.rs`' matter, connecting is `upstream.rs`'.
+
+use std::time::{Duration, Instant};
+
+use mana_control::room::{NoPlace, Place, RoomLimits};
+use mana_control::{Site, Slot};
+
+use crate::config::Timeouts;
+use crate::fault::Fault;
+use crate::select::{Candidate, candidates};
+use crate::worker::Settings;
+
+/// The candidates of one request, and how many attempts and how much time are left for them.
+pub(crate) struct Attempts<'a> {
+    list: std::vec::IntoIter<Candidate>,
+    again: Option<Candidate>,
+    pub(crate) entered: Slot,
+    pub(crate) made: usize,
+    max: usize,
+    timeouts: &'a Timeouts,
+    started: Instant,
+    /// What the last attempt that reached an upstream came to.
+    pub(crate) last_fault: Option<Fault>,
+}
+
+impl<'a> Attempts<'a> {
+    pub(crate) fn new(site: &Site, max: usize, timeouts: &'a Timeouts) -> Attempts<'a> {
+        let started = Instant::now();
+        Attempts {
+            list: candidates(site, started, fastrand::u64(..)).into_iter(),
+            again: None,
+            entered: site.active,
+            made: 0,
+            max,
+            timeouts,
+            started,
+            last_fault: None,
+        }
+    }
+
+    /// The next candidate, and whether only a new connection to it will do.
+    pub(crate) fn next(&mut self) -> Option<(Candidate, bool)> {
+        if self.made >= self.max || self.started.elapsed() >= self.timeouts.connect_total {
+            return None;
+        }
+        self.made += 1;
+        if let Some(candidate) = self.again.take() {
+            return Some((candidate, true));
+        }
+        self.list.next().map(|candidate| (candidate, false))
+    }
+
+    /// Waits for a place in the upstream. The wait is not charged to the attempts.
+    pub(crate) async fn wait_for_place(
+        &mut self,
+        candidate: &Candidate,
+        settings: &Settings,
+    ) -> Result<Place, Fault> {
+        let limits = RoomLimits {
+            places: settings.limits.in_flight_per_upstream,
+            waiting_max: settings.limits.queue_per_upstream,
+            wait_max: settings.timeouts.queue_wait,
+        };
+        let began = Instant::now();
+        let entered = candidate.upstream.room.enter(limits).await;
+        self.started += began.elapsed();
+        entered.map_err(|none| match none {
+            NoPlace::QueueFull => Fault::UpstreamFull,
+            NoPlace::TimedOut => Fault::QueueTimedOut,
+        })
+    }
+
+    pub(crate) fn may_go_on(&self) -> bool {
+        self.made < self.max
+    }
+
+    pub(crate) fn again_on_new_connection(&mut self, candidate: Candidate) {
+        self.again = Some(candidate);
+    }
+
+    pub(crate) fn connect_deadline(&self) -> Duration {
+        let left = self
+            .timeouts
+            .connect_total
+            .saturating_sub(self.started.elapsed());
+        self.timeouts.connect.min(left)
+    }
+}
