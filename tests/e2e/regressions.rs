@@ -4,19 +4,23 @@ use std::fs;
 use std::io::ErrorKind;
 use std::time::Duration;
 
+use bytes::Bytes;
 use tokio::net::TcpSocket;
 use tokio::net::unix::pipe;
 use tokio::time::{MissedTickBehavior, interval, timeout};
 
 use crate::support::client::tls::{Offer, connect_over};
-use crate::support::{DEADLINE, H1, HOST, Stage, eventually, pattern, within, within_time};
+use crate::support::{DEADLINE, H1, H2, HOST, Stage, eventually, pattern, within, within_time};
 
 #[tokio::test]
 async fn a_client_that_reads_slowly_but_steadily_gets_the_whole_body() {
-    const LENGTH: usize = 4 << 20;
+    /// More than all buffers on the way hold.
+    const LENGTH: usize = 16 << 20;
     const PIECE_BYTES: usize = 16 * 1024;
+    /// Pieces that are read slowly; the rest is read as fast as it comes.
+    const PIECES: usize = 80;
     let stage = Stage::with(|config| {
-        config.set("timeouts", "client_stall", r#""500ms""#);
+        config.set("timeouts", "client_stall", r#""1s""#);
     })
     .await;
     let socket = TcpSocket::new_v4().unwrap();
@@ -27,16 +31,17 @@ async fn a_client_that_reads_slowly_but_steadily_gets_the_whole_body() {
     let get = format!("GET /size?n={LENGTH} HTTP/1.1\r\nhost: {HOST}\r\n\r\n");
     client.send(get).await;
     assert_eq!(client.reader.head().await.status, 200);
-    // 800 KiB a second: the whole takes ten times what a client may stall, and each piece a fraction of it.
-    let mut ticks = interval(Duration::from_millis(20));
+    // 400 KiB a second: they take three times what a client may stall, and each of them a fraction of that.
+    let mut ticks = interval(Duration::from_millis(40));
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut body = Vec::with_capacity(LENGTH);
-    while body.len() < LENGTH {
+    for _ in 0..PIECES {
         ticks.tick().await;
-        let count = PIECE_BYTES.min(LENGTH - body.len());
-        let piece = within("a piece", client.reader.exactly(count)).await;
+        let piece = within("a piece", client.reader.exactly(PIECE_BYTES)).await;
         body.extend_from_slice(&piece.unwrap());
     }
+    let rest = within("the rest", client.reader.exactly(LENGTH - body.len())).await;
+    body.extend_from_slice(&rest.unwrap());
     assert!(body == pattern(LENGTH), "the body has changed");
     assert_eq!(stage.proxy.rejects("client_stall").await, 0);
 }
@@ -90,15 +95,13 @@ async fn fields_that_differ_from_the_proxys_own_by_underscores_do_not_reach_the_
     let forged = "X_Forwarded_For: 1.2.3.4\r\nx-forwarded_proto: http\r\nX_Real_IP: 1.2.3.4\r\n\
                   x_request_id: mine\r\nx_middleware_subrequest: middleware\r\nmy_own: kept\r\n";
     stage.h1().await.request("GET", "/h1", forged, b"").await;
-    let over_h2 = forged
-        .lines()
-        .fold(crate::support::H2::to("/h2"), |to, line| {
-            let (name, value) = line.split_once(": ").unwrap();
-            to.header(name, value)
-        });
+    let over_h2 = forged.lines().fold(H2::to("/h2"), |to, line| {
+        let (name, value) = line.split_once(": ").unwrap();
+        to.header(name, value)
+    });
     let client = stage.h2().await;
     client
-        .request(over_h2.body(()).unwrap(), bytes::Bytes::new())
+        .request(over_h2.body(()).unwrap(), Bytes::new())
         .await;
     for path in ["/h1", "/h2"] {
         let seen = stage.blue.last_seen(path);
