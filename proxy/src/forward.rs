@@ -507,7 +507,10 @@ impl Request<'_> {
         let stall = self.worker.shared.settings.load().timeouts.client_stall;
         match write_piece(&mut self.session, answer.body, true, stall).await {
             Ok(()) => Finish::Session,
-            Err(_) => Finish::Abort,
+            Err(fault) => {
+                self.record.fault = Some(fault);
+                Finish::Abort
+            }
         }
     }
 }
