@@ -141,6 +141,16 @@ fn matches(pattern: &str, kind: &str) -> bool {
     }
 }
 
+/// Whether the fields that a site sets say `Cache-Control: no-transform`: then its responses go out as they came, whatever
+/// the upstream says.
+pub fn is_forbidden_by(set: &[(HeaderName, HeaderValue)]) -> bool {
+    set.iter()
+        .filter(|(name, _)| *name == header::CACHE_CONTROL)
+        .filter_map(|(_, value)| value.to_str().ok())
+        .flat_map(|value| value.split(','))
+        .any(|item| item.trim().eq_ignore_ascii_case("no-transform"))
+}
+
 fn has_no_transform(fields: &HeaderMap) -> bool {
     list(fields, &header::CACHE_CONTROL).any(|item| item.eq_ignore_ascii_case("no-transform"))
 }

@@ -19,7 +19,7 @@ use tokio::time::{Instant, Sleep, timeout};
 
 use crate::client_io::ClientIo;
 use crate::compress::Encoder;
-use crate::compress_decision::Plan;
+use crate::compress_decision::{Plan, is_forbidden_by};
 use crate::config::{Compression, Timeouts};
 use crate::fault::Fault;
 use crate::headers::{Framing, ResponseRules, response_for_client, response_framing};
@@ -280,6 +280,9 @@ impl Exchange<'_> {
 
     /// Decides whether this response is compressed, and what then delimits it.
     fn start_encoder(&self, pump: &mut Pump, head: &ResponseHeader, framing: &mut Framing) -> Plan {
+        if is_forbidden_by(&self.response_rules.fields.set) {
+            return Plan::Leave;
+        }
         let plan = Plan::of(self.compression, self.client.req_header(), head);
         if let Plan::Encode(coding) = plan
             && *framing != Framing::Empty

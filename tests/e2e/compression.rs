@@ -204,3 +204,18 @@ async fn compression_that_is_switched_off_leaves_everything_alone() {
     assert_eq!(response.header("vary"), None);
     assert_eq!(response.text(), text(5000));
 }
+
+#[tokio::test]
+async fn a_site_that_sets_no_transform_is_not_compressed() {
+    let stage = Stage::with(|config| {
+        config.site().set(
+            "response_headers",
+            r#"{ cache-control = "private, No-Transform" }"#,
+        );
+    })
+    .await;
+    let html = "x-say-content-type: text/html\r\n";
+    let response = h1(&stage, "/say?n=5000", "gzip, br, zstd", html).await;
+    assert_eq!(response.text(), text(5000));
+    assert_eq!(response.header("content-encoding"), None);
+}
