@@ -31,6 +31,7 @@ pub use exit::Exit;
 use terminal::{Paint, Terminal};
 
 use crate::config::{Config, ConfigError};
+use crate::error_text::with_sources;
 
 /// What serves. The seam between the command line and the data plane.
 pub trait Daemon {
@@ -152,16 +153,4 @@ fn print(text: &str, exit: Exit, terminal: &mut Terminal<'_>) -> Exit {
             }
         }
     }
-}
-
-/// `cannot read a.toml: permission denied`
-fn with_sources(error: &dyn Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(error) = source {
-        text.push_str(": ");
-        text.push_str(&error.to_string());
-        source = error.source();
-    }
-    text
 }

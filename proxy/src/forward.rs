@@ -502,6 +502,7 @@ impl Request<'_> {
         };
         let head = Box::new(answer.head);
         if self.session.write_response_header(head).await.is_err() {
+            self.record.fault = Some(Fault::ClientGone);
             return Finish::Abort;
         }
         let stall = self.worker.shared.settings.load().timeouts.client_stall;

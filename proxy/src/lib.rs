@@ -19,6 +19,7 @@ pub mod connection;
 pub mod demo;
 pub mod descriptors;
 pub mod edge;
+mod error_text;
 pub mod exchange;
 pub mod fault;
 pub mod forward;

@@ -3,7 +3,6 @@
 //! Owns what a reload reads and what it swaps beside the table. The table is the driver's: it calls
 //! [`Reloader::prepare`], publishes, and then runs the commit.
 
-use std::error::Error;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::SystemTime;
@@ -14,6 +13,7 @@ use mana_control::hooks::{Prepared, Reloader};
 
 use crate::certificates::{load_bundles, work};
 use crate::config::{Config, SiteConfig, needs_restart};
+use crate::error_text::with_sources;
 use crate::run::{settings_of, site_settings};
 use crate::worker::Shared;
 
@@ -89,15 +89,4 @@ impl Reloader for FromFile {
             }),
         })
     }
-}
-
-fn with_sources(error: &dyn Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(error) = source {
-        text.push_str(": ");
-        text.push_str(&error.to_string());
-        source = error.source();
-    }
-    text
 }
