@@ -118,6 +118,29 @@ impl ClientIo {
         self.shared.flooded.notified().await;
     }
 
+    /// Resolves when the client has owed the rest of an HTTP/2 head, or of a frame that is no body's, for `time`. To be
+    /// polled beside the codec, whose reads tell when that begins.
+    pub async fn head_overdue(&self, time: Duration) {
+        let timer = tokio::time::sleep(time);
+        tokio::pin!(timer);
+        std::future::poll_fn(|cx| {
+            let since = self
+                .lock()
+                .frames
+                .as_ref()
+                .and_then(FrameBudget::unfinished_since);
+            let Some(since) = since else {
+                return Poll::Pending;
+            };
+            let deadline = tokio::time::Instant::from_std(since + time);
+            if timer.deadline() != deadline {
+                timer.as_mut().reset(deadline);
+            }
+            timer.as_mut().poll(cx)
+        })
+        .await
+    }
+
     /// Calls `look` with the bytes read ahead.
     pub fn with_read<T>(&self, look: impl FnOnce(&[u8]) -> T) -> T {
         look(&self.lock().read)

@@ -328,8 +328,13 @@ async fn serve_h2(connection: Arc<Connection>, worker: Arc<Worker>, settings: &S
     let mut malformed = 0;
     let mut is_going_away = false;
     let mut flooded_until: Option<Instant> = None;
+    let head_overdue = connection.io.head_overdue(settings.timeouts.request_head);
+    tokio::pin!(head_overdue);
+    let mut is_overdue = false;
     loop {
-        let idle = if is_going_away {
+        let idle = if is_overdue {
+            Duration::ZERO
+        } else if is_going_away {
             settings.timeouts.h2_drain
         } else {
             settings.timeouts.idle
@@ -355,6 +360,14 @@ async fn serve_h2(connection: Arc<Connection>, worker: Arc<Worker>, settings: &S
                 continue;
             }
             () = until(flooded_until) => return,
+            () = head_overdue.as_mut(), if !is_overdue => {
+                // Nothing else can come before that head is complete (RFC 9113 s6.10); what is being answered may end.
+                worker.shared.metrics.reject("request_head_timeout");
+                is_overdue = true;
+                is_going_away = true;
+                h2.graceful_shutdown();
+                continue;
+            }
             () = active.idle_for(idle) => {
                 if is_going_away {
                     return;

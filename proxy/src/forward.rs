@@ -252,7 +252,7 @@ impl Request<'_> {
         let mut attempts = Attempts::new(&site, settings.limits.attempts, &settings.timeouts);
         loop {
             let mut reached = self
-                .reach(&site, &mut entry, &mut attempts, &settings)
+                .reach(&site, &mut entry, &mut attempts, framing, &settings)
                 .await?;
             let _busy = Busy::count(&reached.candidate.upstream);
             self.record.upstream(&reached.candidate, attempts.made);
@@ -374,6 +374,7 @@ impl Request<'_> {
         site: &Site,
         entry: &mut Entry,
         attempts: &mut Attempts<'_>,
+        framing: Framing,
         settings: &Settings,
     ) -> Result<Reached, Fault> {
         let started = Instant::now();
@@ -389,7 +390,13 @@ impl Request<'_> {
             let places = settings.limits.in_flight_per_upstream;
             let place = match candidate.upstream.room.try_enter(places) {
                 Some(place) => place,
-                None => Box::pin(attempts.wait_for_place(&candidate, settings)).await?,
+                None => {
+                    let wait = Box::pin(attempts.wait_for_place(&candidate, settings));
+                    tokio::select! {
+                        place = wait => place?,
+                        () = self.client_gone(framing) => return Err(Fault::ClientGone),
+                    }
+                }
             };
             let idle_max = settings.timeouts.upstream_idle;
             if !is_new_wanted

@@ -1,8 +1,9 @@
-//! Which HTTP/2 frames a connection carries, and how many of them may be about nothing.
+//! Which HTTP/2 frames a connection carries, how many of them may be about nothing, and since when one is unfinished.
 //!
 //! Owns the walk over frame headers (RFC 9113 s4.1) in both directions and the budget for control frames. Pure: bytes
 //! and times in, a verdict out. What the frames mean is the codec's matter; it takes SETTINGS, PING, PRIORITY and
-//! WINDOW_UPDATE without end, each of which costs it work and some of which it answers.
+//! WINDOW_UPDATE without end, each of which costs it work and some of which it answers, and waits for the rest of a head
+//! for as long as the client likes.
 
 use std::time::Instant;
 
@@ -22,6 +23,8 @@ pub struct FrameBudget {
     earned: u32,
     /// When tokens were last added for time.
     added_at: Instant,
+    /// When the first byte came of a head or a control frame that is not complete yet.
+    unfinished_since: Option<Instant>,
 }
 
 /// The client sent more control frames than it has tokens.
@@ -40,7 +43,14 @@ impl FrameBudget {
             tokens_max,
             earned: 0,
             added_at: now,
+            unfinished_since: None,
         }
+    }
+
+    /// Since when the client owes the rest of a frame, or of a head that it cut into frames. A body's frames do not
+    /// count: how slowly a body may come is the request's matter.
+    pub fn unfinished_since(&self) -> Option<Instant> {
+        self.unfinished_since
     }
 
     /// Bytes came from the client.
@@ -57,6 +67,10 @@ impl FrameBudget {
             }
             Kind::Data | Kind::Control => spent += 1,
         });
+        self.unfinished_since = match self.received.is_unfinished() {
+            false => None,
+            true => self.unfinished_since.or(Some(now)),
+        };
         self.earn(earned);
         let from_earned = spent.min(self.earned);
         self.earned -= from_earned;
@@ -104,6 +118,10 @@ struct FrameWalk {
     /// The beginning of a header that was cut; `length < HEADER_BYTES`.
     partial: [u8; HEADER_BYTES],
     length: usize,
+    /// The payload that is being skipped is a body's.
+    is_in_body: bool,
+    /// A head began that its frames have not ended yet (RFC 9113 s6.10).
+    is_in_head: bool,
 }
 
 struct Frame {
@@ -126,7 +144,14 @@ impl FrameWalk {
             skip,
             partial: [0; HEADER_BYTES],
             length: 0,
+            is_in_body: false,
+            is_in_head: false,
         }
+    }
+
+    /// In the middle of a head or a frame that is no body's.
+    fn is_unfinished(&self) -> bool {
+        self.is_in_head || self.length > 0 || (self.skip > 0 && !self.is_in_body)
     }
 
     fn walk(&mut self, mut bytes: &[u8], mut seen: impl FnMut(Frame)) {
@@ -145,10 +170,14 @@ impl FrameWalk {
             let [high, middle, low, kind, flags, ..] = self.partial;
             let length = usize::from(high) << 16 | usize::from(middle) << 8 | usize::from(low);
             self.skip = length;
+            self.is_in_body = kind == DATA;
+            if matches!(kind, HEADERS | CONTINUATION) {
+                self.is_in_head = flags & END_HEADERS == 0;
+            }
             seen(Frame {
                 kind: match kind {
-                    0 => Kind::Data,
-                    1 => Kind::Headers,
+                    DATA => Kind::Data,
+                    HEADERS => Kind::Headers,
                     _ => Kind::Control,
                 },
                 length,
@@ -160,10 +189,16 @@ impl FrameWalk {
 
 impl Frame {
     fn ends_stream(&self) -> bool {
-        self.flags & 1 != 0
+        self.flags & END_STREAM != 0
     }
 }
 
+/// Frame types and flags, RFC 9113 s6.
+const DATA: u8 = 0;
+const HEADERS: u8 = 1;
+const CONTINUATION: u8 = 9;
+const END_STREAM: u8 = 1;
+const END_HEADERS: u8 = 4;
 const HEADER_BYTES: usize = 9;
 /// `PRI * HTTP/2.0`, and so on (RFC 9113 s3.4).
 const CLIENT_PREFACE_BYTES: usize = 24;
@@ -186,8 +221,6 @@ mod tests {
 
     use super::*;
 
-    const DATA: u8 = 0;
-    const HEADERS: u8 = 1;
     const PRIORITY: u8 = 2;
     const RST_STREAM: u8 = 3;
     const SETTINGS: u8 = 4;
@@ -270,6 +303,41 @@ mod tests {
             budget.received(&frame(PING, 0, 8), now).expect("no flood");
             now += Duration::from_millis(10);
         }
+    }
+
+    #[test]
+    fn a_head_is_owed_from_its_first_byte_to_its_last_frame() {
+        let start = Instant::now();
+        let after = |seconds| start + Duration::from_secs(seconds);
+        let mut budget = FrameBudget::new(100, start);
+        budget.received(&PREFACE[..10], start).expect("no flood");
+        assert_eq!(budget.unfinished_since(), Some(start), "the preface");
+        budget.received(&PREFACE[10..], start).expect("no flood");
+        assert_eq!(budget.unfinished_since(), None);
+
+        let head = [
+            frame(HEADERS, END_STREAM, 20),
+            frame(CONTINUATION, END_HEADERS, 5),
+        ]
+        .concat();
+        for (at, byte) in head.iter().enumerate() {
+            let now = after(1 + at as u64);
+            budget.received(&[*byte], now).expect("no flood");
+            let is_last = at + 1 == head.len();
+            assert_eq!(
+                budget.unfinished_since(),
+                (!is_last).then_some(after(1)),
+                "{at}"
+            );
+        }
+        let body = frame(DATA, 0, 100);
+        budget.received(&body[..50], after(60)).expect("no flood");
+        assert_eq!(budget.unfinished_since(), None, "a body may trickle");
+        budget.received(&body[50..], after(61)).expect("no flood");
+        budget
+            .received(&frame(PING, 0, 8)[..10], after(62))
+            .expect("no flood");
+        assert_eq!(budget.unfinished_since(), Some(after(62)));
     }
 
     proptest! {

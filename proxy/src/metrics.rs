@@ -35,6 +35,7 @@ pub struct Metrics {
     slot_active: IntGaugeVec,
     slot_in_flight: IntGaugeVec,
     upstream_up: IntGaugeVec,
+    upstream_queued: IntGaugeVec,
     certificate_expiry: IntGaugeVec,
     certificate_next_attempt: IntGaugeVec,
     certificate_attempts: IntCounterVec,
@@ -144,6 +145,11 @@ impl Metrics {
             upstream_up: gauge(
                 "mana_proxy_upstream_up",
                 "1 if the probes say that the upstream is up.",
+                &["site", "slot", "upstream"],
+            )?,
+            upstream_queued: gauge(
+                "mana_proxy_upstream_queued",
+                "Requests that wait for a place in the upstream.",
                 &["site", "slot", "upstream"],
             )?,
             certificate_expiry: gauge(
@@ -269,6 +275,7 @@ impl Metrics {
             &self.slot_active,
             &self.slot_in_flight,
             &self.upstream_up,
+            &self.upstream_queued,
         ] {
             family.reset();
         }
@@ -296,6 +303,10 @@ impl Metrics {
                 self.upstream_up
                     .with_label_values(&[host, slot.as_str(), &upstream.address])
                     .set(i64::from(upstream.health() == Health::Up));
+                let (_, queued) = upstream.room.count();
+                self.upstream_queued
+                    .with_label_values(&[host, slot.as_str(), &upstream.address])
+                    .set(i64::try_from(queued).unwrap_or(i64::MAX));
             }
             self.slot_in_flight
                 .with_label_values(&[host, slot.as_str()])

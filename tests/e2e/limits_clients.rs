@@ -326,6 +326,38 @@ async fn a_flood_of_cancelled_streams_and_one_of_continuations_are_counted() {
 }
 
 #[tokio::test]
+async fn an_h2_head_that_is_never_finished_ends_as_one_of_http_1_does() {
+    let stage = Stage::with(|config| {
+        config
+            .head_timeout("300ms")
+            .set("timeouts", "idle", r#""10m""#);
+    })
+    .await;
+    // GET, https, / in a HEADERS frame without END_HEADERS; and half of the header of a PING.
+    let half_heads: [&[u8]; 2] = [
+        &[0, 0, 3, 1, 1, 0, 0, 0, 1, 0x82, 0x87, 0x84],
+        &[0, 0, 8, 6],
+    ];
+    for (count, half) in half_heads.into_iter().enumerate() {
+        let mut tls = connect(stage.proxy.https(), &Offer::h2(HOST))
+            .await
+            .unwrap();
+        let settings = [0, 0, 0, 4, 0, 0, 0, 0, 0];
+        tls.write_all(&[PREFACE, &settings, half].concat())
+            .await
+            .unwrap();
+        tls.flush().await.unwrap();
+        let mut rest = Vec::new();
+        within("the end", tls.read_to_end(&mut rest)).await.ok();
+        eventually("it is counted", async || {
+            stage.proxy.rejects("request_head_timeout").await == count as u64 + 1
+        })
+        .await;
+    }
+    stage.proxy.wait_until_idle().await;
+}
+
+#[tokio::test]
 async fn downloads_in_small_pieces_are_no_flood() {
     let stage = Stage::with(|config| {
         config.set("limits", "h2_control_frames", "100");

@@ -2,12 +2,13 @@
 
 use std::time::Duration;
 
+use bytes::Bytes;
 use tokio::io::AsyncReadExt;
 use tokio::net::TcpStream;
 
 use crate::support::client::tls::{Offer, connect};
 use crate::support::proxy::Home;
-use crate::support::{ConfigBuilder, H1, HOST, Stage, Upstream, eventually, within};
+use crate::support::{ConfigBuilder, H1, H2, HOST, Stage, Upstream, eventually, within};
 
 #[tokio::test]
 async fn the_oldest_handshake_gives_way_to_a_new_one() {
@@ -41,6 +42,14 @@ async fn the_oldest_handshake_gives_way_to_a_new_one() {
         within("the end of one", ended.join_next()).await;
     }
     assert_eq!(ended.len(), 1);
+}
+
+/// How many wait for a place in blue.
+async fn queue(stage: &Stage) -> u64 {
+    let site = stage.proxy.site().await;
+    site["slots"]["blue"]["upstreams"][0]["queued"]
+        .as_u64()
+        .unwrap()
 }
 
 /// One request is served at a time and one waits.
@@ -104,6 +113,36 @@ async fn a_wait_in_the_queue_has_a_deadline() {
     stage.blue.release();
     assert_eq!(first.await.unwrap().status, 200);
     assert_eq!(stage.who_answers().await, "blue");
+}
+
+#[tokio::test]
+async fn who_leaves_the_queue_gives_its_place_to_the_next() {
+    let stage = Stage::with(|config| {
+        narrow(config);
+        config.set("timeouts", "queue_wait", r#""10m""#);
+    })
+    .await;
+    let first = held(&stage).await;
+    let queue_is_full = async || stage.h1().await.get("/").await.status == 503;
+    // An HTTP/1 client that closes, then an HTTP/2 client that resets its stream.
+    let mut h1 = stage.h1().await;
+    h1.send(format!("GET /left HTTP/1.1\r\nhost: {HOST}\r\n\r\n"))
+        .await;
+    eventually("it waits", async || queue(&stage).await == 1).await;
+    assert!(queue_is_full().await);
+    drop(h1);
+    eventually("it has left", async || queue(&stage).await == 0).await;
+    let h2 = stage.h2().await;
+    let (_response, mut body) = h2.begin(H2::to("/left").body(()).unwrap()).await.unwrap();
+    body.send_data(Bytes::new(), true).unwrap();
+    eventually("it waits", async || queue(&stage).await == 1).await;
+    assert!(queue_is_full().await);
+    body.send_reset(h2::Reason::CANCEL);
+    eventually("it has left", async || queue(&stage).await == 0).await;
+    stage.blue.release();
+    assert_eq!(first.await.unwrap().status, 200);
+    assert_eq!(stage.who_answers().await, "blue");
+    assert_eq!(stage.blue.requests(), 2, "those who left were not sent on");
 }
 
 #[tokio::test]

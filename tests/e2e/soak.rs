@@ -9,7 +9,7 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 
 use crate::support::client::tls::{Offer, connect};
-use crate::support::load::Load;
+use crate::support::load::{Load, Tally};
 use crate::support::{H1, H2, HOST, Stage, eventually};
 
 /// How long it takes if `SOAK_SECONDS` does not say otherwise.
@@ -58,8 +58,9 @@ async fn everything_at_once_for_long_leaves_nothing_behind() {
     nuisances.join_all().await;
     let tally = load.stop().await;
     println!(
-        "{switches} switches, {} requests answered, {} websockets and {} streams moved; memory {} -> {} KiB",
+        "{switches} switches, {} requests answered, {} messages, {} websockets and {} streams moved; memory {} -> {} KiB",
         tally.answered,
+        tally.messages,
         tally.websockets_cut,
         tally.streams_ended,
         memory_before >> 10,
@@ -74,6 +75,34 @@ async fn everything_at_once_for_long_leaves_nothing_behind() {
     );
     assert!(memory_under_load < memory_before + GROWTH_MAX);
     nothing_is_left(&stage, fds_before).await;
+    counters_agree(&stage, &tally).await;
+}
+
+/// What was counted in one place is what was counted in the others, and what the clients have seen.
+async fn counters_agree(stage: &Stage, tally: &Tally) {
+    let metrics = stage.proxy.metrics().await;
+    let sum = |name: &str, with: &str| -> usize {
+        let lines = metrics.lines().filter(|line| {
+            let rest = line.strip_prefix(name).unwrap_or_default();
+            rest.starts_with(['{', ' ']) && rest.contains(with)
+        });
+        lines
+            .map(|line| line.rsplit(' ').next().unwrap().parse::<f64>().unwrap() as usize)
+            .sum()
+    };
+    let requests = sum("mana_proxy_requests_total", "");
+    let tunnels = sum("mana_proxy_tunnels_total", "");
+    let timed = sum("mana_proxy_request_duration_seconds_count", "");
+    assert_eq!(requests, timed + tunnels, "{metrics}");
+    assert_eq!(tunnels, tally.websockets, "{metrics}");
+    let good = sum("mana_proxy_requests_total", "class=\"2xx\"");
+    assert!(good >= tally.answered, "{good} of {}", tally.answered);
+    eventually("each request has its line", async || {
+        let dropped = sum("mana_proxy_access_log_dropped_lines", "");
+        stage.proxy.stdout().lines().count() + dropped == requests
+    })
+    .await;
+    println!("{requests} requests were counted, timed and logged alike, {tunnels} of them tunnels");
 }
 
 async fn nothing_is_left(stage: &Stage, fds_before: usize) {

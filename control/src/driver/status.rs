@@ -83,6 +83,7 @@ fn of_upstream(upstream: &Upstream) -> Value {
         "health": upstream.health(),
         "marked": upstream.is_marked(Instant::now()),
         "in_flight": upstream.in_flight.load(Ordering::Relaxed),
+        "queued": upstream.room.count().1,
         "requests": upstream.requests.load(Ordering::Relaxed),
         "last_failure": upstream.last_failure.load_full().map(|failure| failure.to_string()),
     })

@@ -32,6 +32,10 @@ pub struct Tally {
     pub faults: Vec<String>,
     /// The `x-test-id` of every POST.
     pub posts: Vec<String>,
+    /// Messages and events that came.
+    pub messages: usize,
+    /// Websockets that were opened.
+    pub websockets: usize,
     /// Websockets closed with 1001.
     pub websockets_cut: usize,
     /// Event streams that have ended.
@@ -116,6 +120,8 @@ impl Tally {
         self.answered += other.answered;
         self.faults.extend(other.faults);
         self.posts.extend(other.posts);
+        self.messages += other.messages;
+        self.websockets += other.websockets;
         self.websockets_cut += other.websockets_cut;
         self.streams_ended += other.streams_ended;
         self
@@ -278,7 +284,7 @@ async fn events(shared: Arc<Shared>) -> Tally {
                 tally.streams_ended += 1;
                 break;
             }
-            tally.answered += 1;
+            tally.messages += 1;
         }
     }
     tally
@@ -294,11 +300,12 @@ async fn websockets(shared: Arc<Shared>) -> Tally {
                 continue;
             }
         };
+        tally.websockets += 1;
         while !shared.is_over() {
             // A send may fail where the close has come already; the close itself is what counts.
             socket.send("tick").await.ok();
             match socket.receive().await {
-                Received::Text(text) if text == "tick" => tally.answered += 1,
+                Received::Text(text) if text == "tick" => tally.messages += 1,
                 Received::Close(Some(GOING_AWAY)) => {
                     tally.websockets_cut += 1;
                     break;
