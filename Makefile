@@ -4,6 +4,7 @@ CARGO ?= cargo
 # What a build needs beside Rust, a C compiler and make; and what the tests run against.
 BUILD_TOOLS = cmake
 TEST_TOOLS  = promtool pebble
+FUZZ_TOOLS  = g++
 BENCH_TOOLS = nginx wrk h2load ab
 SUITE_TOOLS = slowhttptest node npm openssl python3
 
@@ -15,17 +16,19 @@ package_node     = nodejs
 package_npm      = npm
 package_openssl  = openssl
 package_python3  = python3-venv
+package_g++      = g++
 package_nginx    = nginx-light
 package_wrk      = wrk
 package_h2load   = nghttp2-client
 package_ab       = apache2-utils
 
-.PHONY: suites soak run build test bench lint doc clean help
+.PHONY: suites soak fuzz run build test bench lint doc clean help
 
 help:
 	@echo "make run    build, and start a demo on https://localhost:8443/"
 	@echo "make build  build target/release/mana-proxy"
 	@echo "make test   install what the tests need, and run them all"
+	@echo "make fuzz   coverage-guided fuzzing of what reads peers' bytes, FUZZ_SECONDS=20 each"
 	@echo "make suites run the test suites that others wrote"
 	@echo "make soak   ten minutes of load, abuse and switches"
 	@echo "make bench  measure against nginx, side by side"
@@ -63,6 +66,11 @@ build:
 test:
 	$(call install,$(BUILD_TOOLS) $(TEST_TOOLS))
 	$(CARGO) test --workspace --locked --no-fail-fast
+
+# Six targets, FUZZ_SECONDS (20) each, and a minute or two to build them.
+fuzz:
+	$(call install,$(BUILD_TOOLS) $(FUZZ_TOOLS))
+	tests/fuzz/run.sh
 
 # What others wrote to test servers: sslyze, Autobahn, slowhttptest. Whatever is not to be had is skipped.
 suites: build

@@ -1,8 +1,9 @@
 //! Side by side: what one request costs mana-proxy, and what it costs nginx, on this machine and in this run.
 //!
 //! Owns the order of measuring and the options; the parts are `bed` (files, ports, upstream), `contender` (who is
-//! measured), `scenario` (what is asked), `load` (the generators), `process` (pinning, CPU time), `machine` and `report`.
-//! `make bench` runs it. Linux only: CPU time comes from `/proc`. How to read the result: `benches/README.md`.
+//! measured), `scenario` (what is asked), `load` (the generators), `stalled` (clients that are in the way), `process`
+//! (pinning, CPU time), `machine` and `report`. `make bench` runs it. Linux only: CPU time comes from `/proc`. How to read
+//! the result: `benches/README.md`.
 
 mod bed;
 mod contender;
@@ -11,6 +12,7 @@ mod machine;
 mod process;
 mod report;
 mod scenario;
+mod stalled;
 
 use std::error::Error;
 use std::fmt::Write as _;

@@ -6,6 +6,7 @@ use crate::Outcome;
 use crate::contender::Scheme;
 use crate::load::{self, Load};
 use crate::process::Cores;
+use crate::stalled::Stalled;
 
 /// One way to ask. All requests are GET; all bodies come from the same upstream.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -22,19 +23,23 @@ pub enum Scenario {
     ResumedHandshake,
     /// HTTP/1.1 over TLS 1.3, kept connections, 1 MiB.
     LargeTls,
+    /// As [`Scenario::H1Plain`], while some hundred other connections stall: heads and bodies that trickle, responses that
+    /// nobody reads.
+    BesideStalled,
 }
 
 // === impl Scenario ===
 
 impl Scenario {
     /// In the order of measuring and of the table.
-    pub const ALL: [Scenario; 6] = [
+    pub const ALL: [Scenario; 7] = [
         Scenario::H1Plain,
         Scenario::H1Tls,
         Scenario::H2Tls,
         Scenario::FullHandshake,
         Scenario::ResumedHandshake,
         Scenario::LargeTls,
+        Scenario::BesideStalled,
     ];
 
     /// As it is called in the table and the raw figures.
@@ -46,13 +51,14 @@ impl Scenario {
             Scenario::FullHandshake => "handshake-full",
             Scenario::ResumedHandshake => "handshake-resumed",
             Scenario::LargeTls => "h1-tls-1m",
+            Scenario::BesideStalled => "h1-plain-stalled",
         }
     }
 
     /// Which server it needs.
     pub fn scheme(self) -> Scheme {
         match self {
-            Scenario::H1Plain => Scheme::Plain,
+            Scenario::H1Plain | Scenario::BesideStalled => Scheme::Plain,
             Scenario::H1Tls
             | Scenario::H2Tls
             | Scenario::FullHandshake
@@ -99,6 +105,12 @@ impl Scenario {
                 &[],
                 seconds,
             ),
+            Scenario::BesideStalled => {
+                let stalled = Stalled::open(port)?;
+                let load = Scenario::H1Plain.load(port, directory, cores, seconds);
+                drop(stalled);
+                load
+            }
         }
     }
 }

@@ -188,7 +188,8 @@ impl AddressHeader {
         }
     }
 
-    fn name(self) -> HeaderName {
+    /// The field's name.
+    pub fn name(self) -> HeaderName {
         HeaderName::from_static(self.as_str())
     }
 }

@@ -33,8 +33,8 @@ pub mod metrics;
 pub mod patience;
 pub mod per_address;
 pub mod pool;
-#[cfg(test)]
-mod properties;
+#[cfg(any(test, fuzzing))]
+pub mod properties;
 pub mod proxy_protocol;
 mod pump;
 mod pump_events;

@@ -69,7 +69,10 @@ pub async fn read<R: AsyncRead + Unpin>(connection: &mut R) -> Result<Source, He
 /// What a whole head says; none if it is malformed.
 fn parse(head: &[u8]) -> Option<Source> {
     if head.starts_with(V1_BEGINNING) {
-        let text = std::str::from_utf8(head).ok()?;
+        // "US-ASCII" (s2.1); `ppp` panics on some that is not.
+        let text = std::str::from_utf8(head)
+            .ok()
+            .filter(|text| text.is_ascii())?;
         let head = ppp::v1::Header::try_from(text).ok()?;
         return Some(match head.addresses {
             ppp::v1::Addresses::Tcp4(ip) => client(ip.source_address.into(), ip.source_port),
@@ -183,6 +186,9 @@ mod tests {
             b"PROXY UDP4 203.0.113.1 10.0.0.1 1 2\r\n".to_vec(),
             b"proxy TCP4 203.0.113.1 10.0.0.1 1 2\r\n".to_vec(),
             b"PROXY TCP4 203.0.113.1 10.0.0.1 1 \xff\r\n".to_vec(),
+            "PROXY TCP4 192.0.2.1 10.0.0.1 0 2PROx-real-ipXY TCP4 c\r\u{c206}\u{4}\non 2\r\n"
+                .as_bytes()
+                .to_vec(),
             wrong_signature,
             v2(0x11, 0x11, &V4),
             v2(0x22, 0x11, &V4),
