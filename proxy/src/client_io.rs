@@ -7,6 +7,7 @@
 use std::fmt;
 use std::io;
 use std::net::SocketAddr;
+use std::ops::Range;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::task::{Context, Poll, ready};
@@ -167,6 +168,16 @@ impl ClientIo {
     /// Hands out everything again.
     pub fn hand_out_all(&self) {
         self.lock().readable = usize::MAX;
+    }
+
+    /// Puts `bytes` in the place of a range of those read ahead.
+    pub fn replace(&self, range: Range<usize>, bytes: &[u8]) {
+        let inner = &mut *self.lock();
+        let mut changed = BytesMut::with_capacity(inner.read.len() + bytes.len());
+        changed.extend_from_slice(&inner.read[..range.start]);
+        changed.extend_from_slice(bytes);
+        changed.extend_from_slice(&inner.read[range.end..]);
+        inner.read = changed;
     }
 
     /// Drops `count` bytes from the front of those read ahead.

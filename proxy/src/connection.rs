@@ -22,7 +22,7 @@ use crate::answer::error_page;
 use crate::client_io::{ClientIo, IoLimits, Transport};
 use crate::edge::Scheme;
 use crate::forward::{self, Connection, Next};
-use crate::head::{HeadFault, HeadLimits, HeadScan, leading_empty_lines, scan};
+use crate::head::{HeadFault, HeadLimits, HeadScan, leading_empty_lines, repeated_authority, scan};
 use crate::listen::Begins;
 use crate::per_address::Counted;
 use crate::proxy_protocol::{self, Source};
@@ -170,7 +170,7 @@ async fn serve_h1(connection: &Connection, worker: &Arc<Worker>) {
                 .await;
             }
         };
-        io.hand_out_only(end);
+        io.hand_out_only(in_origin_form(io, end));
         let mut session = ServerSession::new_http1(Box::new(io.clone()));
         // The deadlines are in `exchange.rs`, where it is known who is being waited for.
         session.set_read_timeout(None);
@@ -196,6 +196,22 @@ async fn serve_h1(connection: &Connection, worker: &Arc<Worker>) {
             Next::Reset => return io.reset(),
         }
     }
+}
+
+/// Takes a host that `Host` names too out of the target of the head that ends at `end`; returns where it ends then.
+fn in_origin_form(io: &ClientIo, end: usize) -> usize {
+    let (repeated, has_path) = io.with_read(|bytes| {
+        let repeated = repeated_authority(&bytes[..end]);
+        let behind = repeated.as_ref().map(|range| bytes[range.end]);
+        (repeated, behind == Some(b'/'))
+    });
+    let Some(range) = repeated else {
+        return end;
+    };
+    let path: &[u8] = if has_path { b"" } else { b"/" };
+    let end = end - range.len() + path.len();
+    io.replace(range, path);
+    end
 }
 
 enum HeadRead {

@@ -107,7 +107,12 @@ pub fn verdict(
         };
     }
     let (name, port) = split_authority(asked.authority);
-    let Some((site, role)) = table.by_name(name) else {
+    let named = match (name, table.sites()) {
+        // HTTP/1.0 need not name one, and of one site it is clear which is meant.
+        ("", [only]) => Some((only, NameRole::Canonical)),
+        _ => table.by_name(name),
+    };
+    let Some((site, role)) = named else {
         return refuse_host(asked.scheme, name);
     };
     if site.settings.only_trusted && asked.peer == Peer::Stranger {
@@ -175,9 +180,10 @@ pub fn split_authority(authority: &str) -> (&str, Option<&str>) {
     }
 }
 
-/// The methods that are forwarded: those of RFC 9110, PATCH, and WebDAV's. Others are refused with 501
-/// (RFC 9110 s15.6.2), because parsers disagree about what an unknown one is; `PRI` starts HTTP/2 for some.
-const METHODS: [&str; 17] = [
+/// The methods that are forwarded: those that the usual servers know (RFC 9110, WebDAV, caches, Node.js' own list). Others
+/// are refused with 501 (RFC 9110 s15.6.2), because parsers disagree about what an unknown one is; `PRI` starts HTTP/2 for
+/// some.
+const METHODS: [&str; 33] = [
     "GET",
     "HEAD",
     "POST",
@@ -195,6 +201,22 @@ const METHODS: [&str; 17] = [
     "SEARCH",
     "REPORT",
     "ACL",
+    "BIND",
+    "REBIND",
+    "UNBIND",
+    "LINK",
+    "UNLINK",
+    "PURGE",
+    "QUERY",
+    "MKACTIVITY",
+    "MKCALENDAR",
+    "CHECKOUT",
+    "MERGE",
+    "M-SEARCH",
+    "NOTIFY",
+    "SUBSCRIBE",
+    "UNSUBSCRIBE",
+    "SOURCE",
 ];
 
 #[cfg(test)]
@@ -270,7 +292,6 @@ mod tests {
     fn a_host_that_is_not_ours_is_never_redirected_to() {
         for host in [
             "evil.example",
-            "",
             "mana.so.evil.example",
             "[::1]:80",
             "1.2.3.4",
@@ -278,6 +299,32 @@ mod tests {
             assert_eq!(ask(Scheme::Http, Method::GET, host, "/"), "400", "{host}");
             assert_eq!(ask(Scheme::Https, Method::GET, host, "/"), "421", "{host}");
         }
+    }
+
+    #[test]
+    fn who_names_no_host_means_the_only_site() {
+        assert_eq!(
+            ask(Scheme::Http, Method::GET, "", "/a"),
+            "301 https://mana.so/a"
+        );
+        assert_eq!(ask(Scheme::Https, Method::GET, "", "/"), "forward mana.so");
+        let two = [site("mana.so", &[]), site("other.so", &[])];
+        let table = Table::new(1, two.into_iter().map(Arc::new).collect());
+        let asked = Asked {
+            scheme: Scheme::Https,
+            peer: Peer::Stranger,
+            method: &Method::GET,
+            authority: "",
+            path_and_query: "/",
+        };
+        let verdict = verdict(asked, &table, HttpsPort::None, &Challenges::default());
+        assert!(matches!(
+            verdict,
+            Verdict::Refuse {
+                status: StatusCode::MISDIRECTED_REQUEST,
+                ..
+            }
+        ));
     }
 
     #[test]
@@ -294,7 +341,7 @@ mod tests {
 
     #[test]
     fn a_method_that_parsers_may_not_know_is_refused() {
-        for method in ["PRI", "GETX", "get", "M-SEARCH"] {
+        for method in ["PRI", "GETX", "get", "FOO"] {
             let method = Method::from_bytes(method.as_bytes()).expect("a token");
             assert_eq!(ask(Scheme::Https, method, "mana.so", "/"), "501");
         }

@@ -22,7 +22,9 @@ use crate::compress::Encoder;
 use crate::compress_decision::{Plan, is_forbidden_by};
 use crate::config::{Compression, Timeouts};
 use crate::fault::Fault;
-use crate::headers::{Framing, ResponseRules, response_for_client, response_framing};
+use crate::headers::{
+    Framing, ResponseRules, has_clear_framing, response_for_client, response_framing,
+};
 use crate::patience::Patience;
 use crate::pump::Pump;
 use crate::pump_events::{Event, FromUpstream, Wanted, read_client, read_upstream_or_flush};
@@ -209,7 +211,11 @@ impl Exchange<'_> {
                 }
                 Some(self.complete(upstream, pump))
             }
-            Err(error) => Some(self.failed(upstream_fault(&error))),
+            Err(error) => {
+                // What the compressor keeps back came from the upstream all the same; it may be gone before it is asked.
+                self.release(pump).await;
+                Some(self.failed(upstream_fault(&error)))
+            }
         }
     }
 
@@ -247,6 +253,9 @@ impl Exchange<'_> {
                 }
             }
             return None;
+        }
+        if !has_clear_framing(head) {
+            return Some(self.failed(Fault::UpstreamMalformed));
         }
         self.upstream_io.hand_out_all();
         pump.head_received = true;

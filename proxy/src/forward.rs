@@ -20,7 +20,7 @@ use tokio::sync::Notify;
 use crate::access::{Record, Served};
 use crate::answer::{Answer, challenge, error_page, redirect};
 use crate::attempts::Attempts;
-use crate::client_address::{Client, counted_under};
+use crate::client_address::{Client, counted_under, field_value};
 use crate::client_io::ClientIo;
 use crate::edge::{Asked, Scheme, Verdict, verdict};
 use crate::exchange::{Ended, Exchange, Progress, is_safe, write_piece};
@@ -89,7 +89,7 @@ pub async fn serve(
     };
     let next = request.serve().await;
     let request_fault = request.record.fault;
-    let client_version = request.session.req_header().version;
+    let is_ended_by_close = is_ended_by_close(&request.session);
     worker.finished(request.record);
     match next {
         Finish::Session => match request.session.finish().await {
@@ -99,16 +99,41 @@ pub async fn serve(
         },
         Finish::Connection => Next::Close,
         Finish::Abort => {
+            let is_clients = request_fault.map(Fault::blame) == Some(Blame::Client);
+            if !is_clients {
+                // What came is the client's: one that saw nothing of its response might ask again.
+                hand_over_what_is_written(&request.session, &connection.io).await;
+            }
             request
                 .session
                 .shutdown_with_reason(h2::Reason::INTERNAL_ERROR);
-            // To an HTTP/1.0 client a close may be the end of the body: only a reset shows that it is cut.
-            match request_fault.map(Fault::blame) {
-                Some(Blame::Client) => Next::Reset,
-                _ if client_version == Version::HTTP_10 => Next::Reset,
-                Some(Blame::Upstream | Blame::Site) | None => Next::Abort,
+            // Where a close is the end of a body, only a reset shows that it is cut.
+            match is_clients || is_ended_by_close {
+                true => Next::Reset,
+                false => Next::Abort,
             }
         }
+    }
+}
+
+/// Whether the response's head left its end to the close of the connection.
+fn is_ended_by_close(session: &ServerSession) -> bool {
+    session.req_header().version == Version::HTTP_10
+        && session
+            .response_written()
+            .is_some_and(|head| !head.headers.contains_key(header::CONTENT_LENGTH))
+}
+
+/// Lets the bytes of a response that broke off leave before the end of its connection or stream overtakes them.
+async fn hand_over_what_is_written(session: &ServerSession, io: &ClientIo) {
+    if session.is_http2() {
+        // A reset drops the frames that wait before it; the connection's own task, which writes them, gets its turns.
+        for _ in 0..TURNS_BEFORE_RESET {
+            tokio::task::yield_now().await;
+        }
+    } else {
+        // It fails where the client is gone, and ends by its stall where that does not read.
+        io.flush().await.ok();
     }
 }
 
@@ -167,10 +192,17 @@ impl Request<'_> {
                 self.answer(answer).await
             }
             Verdict::Refuse { status, reason } => self.refuse(status, reason).await,
-            Verdict::Forward(site) => match self.forward(site, &authority).await {
-                Ok(finish) => finish,
-                Err(fault) => Box::pin(self.fail(fault)).await,
-            },
+            Verdict::Forward(site) => {
+                let authority = match authority.is_empty() {
+                    false => authority,
+                    // The upstream gets the name that the client left out; a host name is a valid field.
+                    true => field_value(site.settings.host.as_str()),
+                };
+                match self.forward(site, &authority).await {
+                    Ok(finish) => finish,
+                    Err(fault) => Box::pin(self.fail(fault)).await,
+                }
+            }
         }
     }
 
@@ -541,7 +573,7 @@ fn authority_of(head: &RequestHeader) -> Option<HeaderValue> {
     match head.headers.get(header::HOST) {
         Some(host) if crate::head::is_host(host.as_bytes()) => Some(host.clone()),
         Some(_) => None,
-        // HTTP/1.0 may name none; no site is found under it.
+        // HTTP/1.0 may name none.
         None => Some(HeaderValue::from_static("")),
     }
 }
@@ -585,6 +617,8 @@ fn hsts(scheme: Scheme, site: &Site) -> Option<HeaderValue> {
         .flatten()
 }
 
+/// One is enough for a connection that can write; a second covers one that was just about to read.
+const TURNS_BEFORE_RESET: usize = 2;
 /// A request body up to this is read to its end rather than cut off by a close.
 const DRAIN_BYTES_MAX: u64 = 256 * 1024;
 /// A slot closes at a cutover, and cutovers are seconds apart: a second load finds an open one.

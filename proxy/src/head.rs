@@ -3,6 +3,8 @@
 //! Owns the strict rules. Runs before the session's own, more lenient parser, so what is refused here is never parsed
 //! there. Pure: bytes in, verdict out; the connection loop reads the bytes and writes the answer.
 
+use std::ops::Range;
+
 use http::StatusCode;
 
 /// What the bytes read so far amount to.
@@ -66,10 +68,13 @@ pub struct HeadLimits {
 /// Empty lines before a request line are skipped, RFC 9112 s2.2; this returns how many bytes they are.
 pub fn leading_empty_lines(bytes: &[u8]) -> usize {
     let mut start = 0;
-    while bytes[start..].starts_with(b"\r\n") {
-        start += 2;
+    loop {
+        match &bytes[start..] {
+            [b'\n', ..] => start += 1,
+            [b'\r', b'\n', ..] => start += 2,
+            _ => return start,
+        }
     }
-    start
 }
 
 /// Looks at the bytes of a connection from the start of a request. `searched` is how many of them an earlier call has
@@ -94,6 +99,54 @@ pub fn scan(bytes: &[u8], searched: usize, limits: HeadLimits) -> HeadScan {
     }
 }
 
+/// Where scheme and authority stand in the target of a head that passed [`scan`], if it is a whole URL and `Host` names
+/// the same: then they say nothing more, and parsers that compare them letter by letter need not see them.
+pub fn repeated_authority(head: &[u8]) -> Option<Range<usize>> {
+    let start = head.iter().position(|b| *b == b' ')? + 1;
+    if head.get(start) == Some(&b'/') {
+        return None;
+    }
+    let line = head.iter().position(|b| *b == b'\n')?;
+    let end = start + head[start..line].iter().position(|b| *b == b' ')?;
+    let (scheme, authority) = authority_of_url(&head[start..end])?;
+    let mut fields = head[line + 1..].split_inclusive(|b| *b == b'\n');
+    fields
+        .any(|field| {
+            let field = line_of(field).and_then(split_field);
+            field.is_ok_and(|(name, _)| name.eq_ignore_ascii_case(b"host"))
+        })
+        .then_some(start..start + scheme + authority.len())
+}
+
+/// The bytes before the authority of an `http` URL, and the authority.
+fn authority_of_url(target: &[u8]) -> Option<(usize, &[u8])> {
+    let scheme = [&b"http://"[..], b"https://"]
+        .into_iter()
+        .find(|scheme| {
+            target.len() > scheme.len() && target[..scheme.len()].eq_ignore_ascii_case(scheme)
+        })?
+        .len();
+    let rest = &target[scheme..];
+    let end = rest.iter().position(|b| matches!(b, b'/' | b'?'));
+    Some((scheme, &rest[..end.unwrap_or(rest.len())]))
+}
+
+/// Whether two authorities name one host, and no two ports.
+fn is_same_host(one: &[u8], other: &[u8]) -> bool {
+    let parts = |authority: &'_ [u8]| -> (Vec<u8>, Vec<u8>) {
+        let bracket = authority.iter().rposition(|b| *b == b']').unwrap_or(0);
+        let colon = authority[bracket..].iter().position(|b| *b == b':');
+        let (name, port) = match colon {
+            Some(at) => (&authority[..bracket + at], &authority[bracket + at + 1..]),
+            None => (authority, &b""[..]),
+        };
+        let name = name.strip_suffix(b".").unwrap_or(name);
+        (name.to_ascii_lowercase(), port.to_vec())
+    };
+    let ((name, port), (other_name, other_port)) = (parts(one), parts(other));
+    name == other_name && (port == other_port || port.is_empty() || other_port.is_empty())
+}
+
 /// The index behind the first empty line.
 fn find_head_end(bytes: &[u8]) -> Option<usize> {
     let mut from = 0;
@@ -101,7 +154,6 @@ fn find_head_end(bytes: &[u8]) -> Option<usize> {
         let after = from + at + 1;
         match &bytes[after..] {
             [b'\r', b'\n', ..] => return Some(after + 2),
-            // A bare LF ends the head for lenient parsers; found here so that `check` can refuse it.
             [b'\n', ..] => return Some(after + 1),
             _ => from = after,
         }
@@ -150,7 +202,21 @@ fn check(head: &[u8], limits: HeadLimits) -> Result<(), HeadFault> {
         let (name, value) = split_field(line)?;
         framing.note(name, value)?;
     }
-    framing.check(version)
+    framing.check(version)?;
+    // RFC 9112 s3.2.2 lets the target win; two names in one request are an attack or a mistake all the same.
+    let target = request_line
+        .split(|b| *b == b' ')
+        .nth(1)
+        .unwrap_or_default();
+    match (authority_of_url(target), framing.host) {
+        (Some((_, authority)), _) if !is_host(authority) => {
+            Err(HeadFault::Malformed("the request target has no host name"))
+        }
+        (Some((_, authority)), Some(host)) if !is_same_host(authority, host) => Err(
+            HeadFault::Malformed("the request target names another host than Host"),
+        ),
+        (Some(_) | None, _) => Ok(()),
+    }
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -159,12 +225,13 @@ enum Version {
     Http11,
 }
 
-/// A line without its CRLF; RFC 9112 s2.2 lets a recipient take a bare LF, and that is one of the ways in which two
-/// parsers disagree.
+/// A line without its end: CRLF, or a bare LF, which RFC 9112 s2.2 lets a recipient take and old clients send. What is
+/// forwarded is written anew, so that the next parser has nothing to disagree about.
 fn line_of(line: &[u8]) -> Result<&[u8], HeadFault> {
     let line = line
-        .strip_suffix(b"\r\n")
-        .ok_or(HeadFault::Malformed("a line does not end with CRLF"))?;
+        .strip_suffix(b"\n")
+        .ok_or(HeadFault::Malformed("a line does not end"))?;
+    let line = line.strip_suffix(b"\r").unwrap_or(line);
     if line.contains(&b'\r') {
         return Err(HeadFault::Malformed("a CR stands alone"));
     }
@@ -350,9 +417,8 @@ pub fn is_host(host: &[u8]) -> bool {
     };
     let is_port = match port {
         [] => true,
-        [b':', digits @ ..] => {
-            !digits.is_empty() && digits.len() <= 5 && digits.iter().all(u8::is_ascii_digit)
-        }
+        // "port = *DIGIT" (RFC 3986 s3.2.3)
+        [b':', digits @ ..] => digits.len() <= 5 && digits.iter().all(u8::is_ascii_digit),
         _ => false,
     };
     is_name && is_port
@@ -426,7 +492,7 @@ mod tests {
             ("GET / HTTP/1.1\r\nHost: a b\r\n\r\n", 400),
             ("GET / HTTP/1.1\r\nHost:\r\n\r\n", 400),
             ("GET / HTTP/1.1\r\nHost: u@a\r\n\r\n", 400),
-            ("GET / HTTP/1.1\nHost: a\n\n", 400),
+            ("GET / HTTP/1.1\nHost: a\r\r\n\n", 400),
             ("GET / HTTP/1.1\r\nHost: a\r\n folded\r\n\r\n", 400),
             ("GET / HTTP/1.1\r\nHost : a\r\n\r\n", 400),
             ("GET / HTTP/1.1\r\nHost: a\r\nX\r\n\r\n", 400),
@@ -507,6 +573,7 @@ mod tests {
     fn ordinary_heads_pass() {
         for head in [
             "GET / HTTP/1.0\r\n\r\n",
+            "GET / HTTP/1.1\nHost: mana.so:\r\nX: y\n\n",
             "OPTIONS * HTTP/1.1\r\nHost: mana.so:8443\r\n\r\n",
             "GET http://mana.so/a?b HTTP/1.1\r\nHost: mana.so\r\n\r\n",
             "GET /a|b^c`{d}%20[e] HTTP/1.1\r\nHost: [::1]:80\r\nX-Empty:\r\nCookie: a=\"b\"; c=\u{e4}\r\n\r\n",
@@ -521,8 +588,46 @@ mod tests {
     }
 
     #[test]
+    fn a_host_that_is_named_twice_is_found_in_the_target() {
+        let found = |head: &str| {
+            assert!(
+                matches!(verdict(head), HeadScan::Complete { .. }),
+                "{head:?}"
+            );
+            repeated_authority(head.as_bytes()).map(|range| head[range].to_owned())
+        };
+        let with_host = |target: &str, host: &str| {
+            found(&format!(
+                "GET {target} HTTP/1.1\r\nX: y\r\nHost: {host}\r\n\r\n"
+            ))
+        };
+        assert_eq!(with_host("/http://a/", "a"), None);
+        let table = [
+            ("http://a/b", "a", "http://a"),
+            ("HTTP://A/", "a", "HTTP://A"),
+            ("https://a:443?c", "a.", "https://a:443"),
+            ("http://[::1]:80/", "[::1]", "http://[::1]:80"),
+            ("http://a", "A:80", "http://a"),
+        ];
+        for (target, host, repeated) in table {
+            assert_eq!(with_host(target, host).as_deref(), Some(repeated));
+        }
+        assert_eq!(found("GET http://a/ HTTP/1.0\r\n\r\n"), None);
+        for (target, host) in [
+            ("http://a/", "b"),
+            ("http://a:1/", "a:2"),
+            ("http://b@a/", "a"),
+            ("http:///", "a"),
+            ("http://[::1]/", "[::2]"),
+        ] {
+            let head = format!("GET {target} HTTP/1.1\r\nHost: {host}\r\n\r\n");
+            assert_eq!(status(&head), Some(400), "{head:?}");
+        }
+    }
+
+    #[test]
     fn empty_lines_before_a_request_are_counted() {
-        assert_eq!(leading_empty_lines(b"\r\n\r\nGET"), 4);
+        assert_eq!(leading_empty_lines(b"\r\n\n\r\nGET"), 5);
         assert_eq!(leading_empty_lines(b"GET"), 0);
     }
 

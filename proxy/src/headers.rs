@@ -6,7 +6,7 @@
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use http::{Method, StatusCode, Version};
 use mana_control::table::ResponseFields;
-use pingora::http::{RequestHeader, ResponseHeader};
+use pingora::http::{IntoCaseHeaderName, RequestHeader, ResponseHeader};
 
 use crate::client_address::{Client, Peer, names_the_client};
 
@@ -56,106 +56,189 @@ pub fn is_websocket_upgrade(request: &RequestHeader) -> bool {
             .is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"websocket"))
 }
 
-/// The request head that goes to the upstream.
+/// The request head that goes to the upstream. Field names keep the letters that an HTTP/1 client wrote: they mean
+/// nothing, but there are programs that compare them.
 pub fn request_for_upstream(
     request: &RequestHeader,
     framing: Framing,
     is_upgrade: bool,
     about: About<'_>,
 ) -> RequestHeader {
-    let (mut parts, ()) = http::Request::new(()).into_parts();
-    parts.method = request.method.clone();
-    parts.version = Version::HTTP_11;
-    parts.uri = origin_form(&request.uri);
-    let headers = &mut parts.headers;
-    headers.reserve(request.headers.len() + FIELDS_ADDED);
-    headers.insert(header::HOST, about.authority.clone());
+    // Copied whole and then cut down: cheaper than field by field.
+    let mut head = match request.has_case() {
+        true => request.clone(),
+        false => RequestHeader::from(request.as_owned_parts()),
+    };
+    head.set_version(Version::HTTP_11);
+    head.set_uri(origin_form(&request.uri));
     let nominated = Nominated::of(&request.headers);
-    let mut cookies = 0;
-    for (name, value) in &request.headers {
-        if *name == header::COOKIE {
-            cookies += 1;
-        } else if passes_to_upstream(name, about.client.peer) && !nominated.has(name) {
-            headers.append(name.clone(), value.clone());
+    for name in request.headers.keys() {
+        if !passes_to_upstream(name, about.client.peer) || nominated.has(name) {
+            head.remove_header(name);
         }
     }
-    if cookies > 0 {
-        headers.insert(header::COOKIE, joined_cookies(&request.headers, cookies));
+    let cookies = request.headers.get_all(header::COOKIE).iter().count();
+    if cookies > 1 {
+        set(&mut head, "Cookie", joined_cookies(&request.headers));
     }
     if request.version == Version::HTTP_11
         && let Some(expect) = request.headers.get(header::EXPECT)
     {
-        headers.insert(header::EXPECT, expect.clone());
+        set(&mut head, "Expect", expect.clone());
     }
     if is_upgrade {
-        headers.insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
-        headers.insert(header::UPGRADE, HeaderValue::from_static("websocket"));
+        set(&mut head, "Connection", HeaderValue::from_static("upgrade"));
+        set(&mut head, "Upgrade", HeaderValue::from_static("websocket"));
     }
-    set_framing(headers, framing, &request.method);
-    headers.insert(X_REAL_IP, about.client.text.clone());
-    headers.insert(X_FORWARDED_FOR, about.client.forwarded_for.clone());
-    headers.insert(
-        X_FORWARDED_PROTO,
-        HeaderValue::from_static(about.client.scheme.as_str()),
+    set_framing(&mut head, framing);
+    set(&mut head, "Host", about.authority.clone());
+    set(&mut head, "X-Real-IP", about.client.text.clone());
+    set(
+        &mut head,
+        "X-Forwarded-For",
+        about.client.forwarded_for.clone(),
     );
-    headers.insert(X_FORWARDED_HOST, about.authority.clone());
-    headers.insert(X_REQUEST_ID, about.request_id.clone());
-    RequestHeader::from(parts)
+    let scheme = HeaderValue::from_static(about.client.scheme.as_str());
+    set(&mut head, "X-Forwarded-Proto", scheme);
+    set(&mut head, "X-Forwarded-Host", about.authority.clone());
+    set(&mut head, "X-Request-ID", about.request_id.clone());
+    head
 }
 
-/// The response head that goes to the client.
+/// The response head that goes to the client. Field names keep the upstream's letters, as those of requests do.
 pub fn response_for_client(
     response: &ResponseHeader,
     framing: Framing,
     rules: ResponseRules<'_>,
     request_id: &HeaderValue,
 ) -> ResponseHeader {
-    let (mut parts, ()) = http::Response::new(()).into_parts();
-    parts.status = response.status;
-    let headers = &mut parts.headers;
-    headers.reserve(response.headers.len() + FIELDS_ADDED);
+    let mut head = match framing {
+        // HTTP/2 has small letters alone.
+        Framing::Frames => ResponseHeader::from(response.as_owned_parts()),
+        Framing::Empty | Framing::Length(_) | Framing::Chunked | Framing::UntilClose => {
+            response.clone()
+        }
+    };
     let nominated = Nominated::of(&response.headers);
-    for (name, value) in &response.headers {
-        if !is_hop_by_hop(name) && !nominated.has(name) {
-            headers.append(name.clone(), value.clone());
+    for name in response.headers.keys() {
+        if is_hop_by_hop(name) || nominated.has(name) {
+            head.remove_header(name);
         }
     }
-    match framing {
-        Framing::Chunked => {
-            headers.remove(header::CONTENT_LENGTH);
-            headers.insert(
-                header::TRANSFER_ENCODING,
-                HeaderValue::from_static("chunked"),
-            );
-        }
-        Framing::UntilClose => {
-            headers.remove(header::CONTENT_LENGTH);
-        }
-        Framing::Empty | Framing::Length(_) | Framing::Frames => {}
-    }
+    set_response_framing(&mut head, response, framing);
     if response.status == StatusCode::SWITCHING_PROTOCOLS {
-        headers.insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
-        headers.insert(header::UPGRADE, HeaderValue::from_static("websocket"));
+        set(&mut head, "Connection", HeaderValue::from_static("upgrade"));
+        set(&mut head, "Upgrade", HeaderValue::from_static("websocket"));
     }
     if !response.status.is_informational() {
         for name in &rules.fields.remove {
-            headers.remove(name);
+            head.remove_header(name);
         }
         for (name, value) in &rules.fields.set {
-            headers.insert(name.clone(), value.clone());
+            set(&mut head, name, value.clone());
         }
         if let Some(value) = rules.strict_transport_security {
-            headers.insert(header::STRICT_TRANSPORT_SECURITY, value.clone());
+            set(&mut head, "Strict-Transport-Security", value.clone());
         }
-        headers.insert(X_REQUEST_ID, request_id.clone());
-    }
-    let mut head = ResponseHeader::from(parts);
-    let reason = response.get_reason_phrase();
-    if reason != response.status.canonical_reason() {
-        // Only fails for bytes that the response parser has refused already.
-        head.set_reason_phrase(reason).ok();
+        set(&mut head, "X-Request-ID", request_id.clone());
     }
     head
+}
+
+/// A head of either kind, as far as fields are set in it.
+trait Head {
+    fn insert(&mut self, name: impl IntoCaseHeaderName, value: HeaderValue) -> bool;
+}
+
+impl Head for RequestHeader {
+    fn insert(&mut self, name: impl IntoCaseHeaderName, value: HeaderValue) -> bool {
+        self.insert_header(name, value).is_ok()
+    }
+}
+
+impl Head for ResponseHeader {
+    fn insert(&mut self, name: impl IntoCaseHeaderName, value: HeaderValue) -> bool {
+        self.insert_header(name, value).is_ok()
+    }
+}
+
+/// Sets a field, in the place of all that have its name. It fails for a name that is none alone, and names here are
+/// constants or were checked with the configuration.
+fn set(head: &mut impl Head, name: impl IntoCaseHeaderName, value: HeaderValue) {
+    let is_set = head.insert(name, value);
+    debug_assert!(is_set, "a field name that is none");
+}
+
+fn set_response_framing(head: &mut ResponseHeader, response: &ResponseHeader, framing: Framing) {
+    match framing {
+        Framing::Chunked => {
+            head.remove_header(&header::CONTENT_LENGTH);
+            let chunked = HeaderValue::from_static("chunked");
+            set(head, "Transfer-Encoding", chunked);
+        }
+        Framing::UntilClose => {
+            head.remove_header(&header::CONTENT_LENGTH);
+        }
+        // RFC 9110 s8.6: "A server MUST NOT send a Content-Length header field in any response with a status code of 1xx
+        // (Informational) or 204 (No Content)."
+        Framing::Empty if has_no_length(response.status) => {
+            head.remove_header(&header::CONTENT_LENGTH);
+        }
+        _ if response.headers.contains_key(header::TRANSFER_ENCODING) => {
+            head.remove_header(&header::CONTENT_LENGTH);
+        }
+        // The same length said twice is said once.
+        Framing::Empty | Framing::Length(_) | Framing::Frames => {
+            if let Some(length) = length_of(&response.headers)
+                && !is_said_plainly(&response.headers)
+            {
+                set(head, "Content-Length", HeaderValue::from(length));
+            }
+        }
+    }
+}
+
+fn has_no_length(status: StatusCode) -> bool {
+    status.is_informational() || status == StatusCode::NO_CONTENT
+}
+
+/// Whether it can be told where the response's body ends, and what it is: no length beside another one, no transfer coding
+/// but `chunked`, which nobody here would decode.
+pub fn has_clear_framing(response: &ResponseHeader) -> bool {
+    let headers = &response.headers;
+    let mut codings = headers.get_all(header::TRANSFER_ENCODING).iter();
+    let is_chunked_at_most = match (codings.next(), codings.next()) {
+        (None, _) => true,
+        (Some(only), None) => only
+            .as_bytes()
+            .trim_ascii()
+            .eq_ignore_ascii_case(b"chunked"),
+        (Some(_), Some(_)) => false,
+    };
+    let has_length = headers.contains_key(header::CONTENT_LENGTH);
+    is_chunked_at_most && (!has_length || length_of(headers).is_some())
+}
+
+/// The length that the fields agree on; none if there is none, or if they do not agree (RFC 9110 s8.6).
+fn length_of(headers: &HeaderMap) -> Option<u64> {
+    let mut lengths = headers
+        .get_all(header::CONTENT_LENGTH)
+        .iter()
+        .flat_map(|value| value.as_bytes().split(|b| *b == b','))
+        .map(|one| {
+            let digits = one.trim_ascii();
+            let is_number = !digits.is_empty() && digits.iter().all(u8::is_ascii_digit);
+            let text = std::str::from_utf8(digits).ok().filter(|_| is_number)?;
+            text.parse::<u64>().ok()
+        });
+    let first = lengths.next()??;
+    lengths.all(|other| other == Some(first)).then_some(first)
+}
+
+fn is_said_plainly(headers: &HeaderMap) -> bool {
+    let mut values = headers.get_all(header::CONTENT_LENGTH).iter();
+    let only = values.next().filter(|_| values.next().is_none());
+    only.is_some_and(|value| !value.as_bytes().contains(&b','))
 }
 
 /// How a response body is delimited towards the client.
@@ -173,12 +256,9 @@ pub fn response_framing(
     if client == Version::HTTP_2 {
         return Framing::Frames;
     }
-    let length = response
-        .headers
-        .get(header::CONTENT_LENGTH)
-        .and_then(|value| value.to_str().ok())
-        .and_then(|value| value.parse().ok());
-    match length {
+    // RFC 9112 s6.3: "the Transfer-Encoding overrides the Content-Length".
+    let is_coded = response.headers.contains_key(header::TRANSFER_ENCODING);
+    match length_of(&response.headers).filter(|_| !is_coded) {
         Some(length) => Framing::Length(length),
         // RFC 9112 s6.1: "A server MUST NOT send a response containing Transfer-Encoding unless the corresponding
         // request indicates HTTP/1.1 (or later minor revisions)."
@@ -197,20 +277,16 @@ fn origin_form(uri: &http::Uri) -> http::Uri {
     }
 }
 
-fn set_framing(headers: &mut HeaderMap, framing: Framing, method: &Method) {
+fn set_framing(head: &mut RequestHeader, framing: Framing) {
     match framing {
         Framing::Chunked => {
-            headers.insert(
-                header::TRANSFER_ENCODING,
-                HeaderValue::from_static("chunked"),
-            );
+            let chunked = HeaderValue::from_static("chunked");
+            set(head, "Transfer-Encoding", chunked);
         }
-        Framing::Length(length) => {
-            headers.insert(header::CONTENT_LENGTH, HeaderValue::from(length));
-        }
+        Framing::Length(length) => set(head, "Content-Length", HeaderValue::from(length)),
         // RFC 9110 s8.6: a method that anticipates content says so when there is none.
-        Framing::Empty if matches!(*method, Method::POST | Method::PUT | Method::PATCH) => {
-            headers.insert(header::CONTENT_LENGTH, HeaderValue::from_static("0"));
+        Framing::Empty if matches!(head.method, Method::POST | Method::PUT | Method::PATCH) => {
+            set(head, "Content-Length", HeaderValue::from_static("0"));
         }
         Framing::Empty | Framing::UntilClose | Framing::Frames => {}
     }
@@ -218,13 +294,7 @@ fn set_framing(headers: &mut HeaderMap, framing: Framing, method: &Method) {
 
 /// RFC 9113 s8.2.3: crumbs "MUST be concatenated into a single octet string using the two-octet delimiter of 0x3b,
 /// 0x20 (the ASCII string \"; \")" before they leave HTTP/2.
-fn joined_cookies(headers: &HeaderMap, count: usize) -> HeaderValue {
-    let mut crumbs = headers.get_all(header::COOKIE).iter();
-    if count == 1
-        && let Some(only) = crumbs.next()
-    {
-        return only.clone();
-    }
+fn joined_cookies(headers: &HeaderMap) -> HeaderValue {
     let mut joined = Vec::new();
     for crumb in headers.get_all(header::COOKIE) {
         if !joined.is_empty() {
@@ -259,7 +329,7 @@ fn passes_to_upstream(name: &HeaderName, peer: Peer) -> bool {
     }
     if matches!(
         *name,
-        header::HOST | header::CONTENT_LENGTH | header::EXPECT | header::FORWARDED
+        header::CONTENT_LENGTH | header::EXPECT | header::FORWARDED
     ) {
         return false;
     }
@@ -316,13 +386,8 @@ fn has_token(headers: &HeaderMap, name: &HeaderName, token: &str) -> bool {
 const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
 const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
 const X_REAL_IP: HeaderName = HeaderName::from_static("x-real-ip");
-const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
-const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
-const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
 /// The field that carries the request id both ways.
 pub const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
-/// Room for what is set beside what passes.
-const FIELDS_ADDED: usize = 8;
 
 #[cfg(test)]
 mod tests {

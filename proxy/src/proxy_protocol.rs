@@ -73,6 +73,10 @@ fn parse(head: &[u8]) -> Option<Source> {
         let text = std::str::from_utf8(head)
             .ok()
             .filter(|text| text.is_ascii())?;
+        if text.starts_with(V1_UNKNOWN) {
+            // "the receiver must ignore anything presented before the CRLF is found" (s2.1); `ppp` counts words.
+            return Some(Source::Peer);
+        }
         let head = ppp::v1::Header::try_from(text).ok()?;
         return Some(match head.addresses {
             ppp::v1::Addresses::Tcp4(ip) => client(ip.source_address.into(), ip.source_port),
@@ -99,6 +103,7 @@ fn client(ip: IpAddr, port: u16) -> Source {
 }
 
 const V1_BEGINNING: &[u8] = b"PROXY ";
+const V1_UNKNOWN: &str = "PROXY UNKNOWN ";
 /// Of version 2; the shortest head of version 1 has 15 bytes.
 const SIGNATURE_BYTES: usize = 12;
 /// Signature, version, family and length of version 2.
@@ -155,6 +160,7 @@ mod tests {
             ),
             (line("UNKNOWN"), Source::Peer),
             (line("UNKNOWN ffff:f...f:ffff whatever"), Source::Peer),
+            (line("UNKNOWN 1 2 3 4 5 6"), Source::Peer),
             (v2(0x21, 0x11, &V4), named("203.0.113.1:4660")),
             (v2(0x21, 0x11, &with_tlvs), named("203.0.113.1:4660")),
             (v2(0x21, 0x21, &mapped), named("203.0.113.1:7")),

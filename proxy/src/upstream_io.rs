@@ -272,8 +272,8 @@ impl HeadAlone {
             if self.readable == usize::MAX {
                 return Pin::new(tcp).poll_read(cx, buf);
             }
-            if let Some(at) = find(&self.read, b"\r\n\r\n") {
-                self.readable = at + 4;
+            if let Some(end) = head_end(&self.read) {
+                self.readable = end;
                 continue;
             }
             if self.read.len() > HEAD_ALONE_BYTES_MAX {
@@ -292,8 +292,14 @@ impl HeadAlone {
     }
 }
 
-fn find(bytes: &[u8], needle: &[u8]) -> Option<usize> {
-    bytes.windows(needle.len()).position(|at| at == needle)
+/// The index behind the first empty line; lines may end with a bare LF (RFC 9112 s2.2).
+fn head_end(bytes: &[u8]) -> Option<usize> {
+    let ends = (0..bytes.len()).filter(|at| bytes[*at] == b'\n');
+    ends.map(|at| at + 1).find_map(|next| match &bytes[next..] {
+        [b'\n', ..] => Some(next + 1),
+        [b'\r', b'\n', ..] => Some(next + 2),
+        _ => None,
+    })
 }
 
 // === impl pingora's IO for UpstreamIo ===

@@ -27,6 +27,7 @@ mod malformed;
 mod modes;
 mod observability;
 mod proxy_protocol;
+mod raw_answers;
 mod regressions;
 mod regressions_h2;
 mod reload;

@@ -24,7 +24,7 @@ async fn a_request_that_can_be_read_in_two_ways_is_refused() {
         ("GET / HTTP/1.1\r\nhost : mana.so\r\n\r\n", 400),
         ("GET / HTTP/1.1\r\n host: mana.so\r\n\r\n", 400),
         ("GET / HTTP/1.1\r\nhost: mana.so\r\nx: a\r\n b\r\n\r\n", 400),
-        ("GET / HTTP/1.1\nhost: mana.so\n\n", 400),
+        ("GET / HTTP/1.1\nhost: mana.so\r\r\n\n", 400),
         ("GET / HTTP/1.1\r\nhost: mana.so\r\nx: a\rb\r\n\r\n", 400),
         ("GET / HTTP/1.1\r\nhost: mana.so\r\nx: a\0b\r\n\r\n", 400),
         ("GET / HTTP/1.1\r\nhost: mana.so\r\nx y: a\r\n\r\n", 400),
