@@ -44,6 +44,7 @@ pub mod select;
 pub mod stall;
 #[cfg(test)]
 mod testing;
+pub mod tickets;
 pub mod tls;
 pub mod trailers;
 pub mod tunnel;
