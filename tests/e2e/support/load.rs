@@ -45,6 +45,8 @@ pub struct Tally {
 struct Shared {
     https: SocketAddr,
     is_over: tokio::sync::watch::Sender<bool>,
+    /// Raised when streams and websockets are to be opened anew.
+    round: tokio::sync::watch::Sender<usize>,
     answered: AtomicUsize,
     next_id: AtomicUsize,
 }
@@ -80,6 +82,7 @@ impl Load {
             shared: Arc::new(Shared {
                 https: proxy.https(),
                 is_over: tokio::sync::watch::Sender::new(false),
+                round: tokio::sync::watch::Sender::new(0),
                 answered: AtomicUsize::new(0),
                 next_id: AtomicUsize::new(0),
             }),
@@ -103,6 +106,11 @@ impl Load {
     pub async fn goes_on_for(&self, requests: usize) {
         let goal = self.answered() + requests;
         super::eventually("the load goes on", async || self.answered() >= goal).await;
+    }
+
+    /// Has clients that hold an event stream or a websocket close it and open another one.
+    pub fn renew_streams(&self) {
+        self.shared.round.send_modify(|round| *round += 1);
     }
 
     /// Lets every client finish what it is at.
@@ -235,12 +243,32 @@ async fn multiplexed(shared: Arc<Shared>) -> Tally {
             connection.try_request(H2::to("/size?n=2000").body(()).unwrap(), Bytes::new()),
             connection.try_request(post, body.clone()),
         );
+        if [&get, &posted].into_iter().any(is_unprocessed) {
+            // RFC 9113 s6.8: the server has not looked at it; every client sends it again on another connection.
+            if is_unprocessed(&posted) {
+                tally.posts.pop();
+            }
+            continue;
+        }
         let is_good = shared.note(&mut tally, "GET over h2", b"", get)
             & shared.note(&mut tally, "POST over h2", &body, posted);
         client = is_good.then_some(connection);
         tokio::time::sleep(PACE).await;
     }
     tally
+}
+
+/// Whether a request was turned away before anybody looked at it, because its connection is going away.
+fn is_unprocessed(answer: &Result<Response, h2::Error>) -> bool {
+    let reason = |error: &h2::Error| error.is_remote().then(|| error.reason()).flatten();
+    match answer {
+        Ok(_) => false,
+        Err(error) => match reason(error) {
+            Some(h2::Reason::NO_ERROR) => error.is_go_away(),
+            Some(reason) => reason == h2::Reason::REFUSED_STREAM,
+            None => false,
+        },
+    }
 }
 
 async fn get_and_post(shared: &Shared, tally: &mut Tally, connection: &mut H1) -> bool {
@@ -261,7 +289,9 @@ async fn get_and_post(shared: &Shared, tally: &mut Tally, connection: &mut H1) -
 async fn events(shared: Arc<Shared>) -> Tally {
     let mut tally = Tally::default();
     let mut over = shared.is_over.subscribe();
+    let mut round = shared.round.subscribe();
     while !shared.is_over() {
+        round.mark_unchanged();
         let Some(mut connection) = dial(&shared, &mut tally).await else {
             continue;
         };
@@ -279,6 +309,7 @@ async fn events(shared: Arc<Shared>) -> Tally {
             let event = tokio::select! {
                 event = connection.reader.try_until(b"\n\n") => event,
                 _ = over.wait_for(|over| *over) => return tally,
+                _ = round.changed() => break,
             };
             if event.is_err() {
                 tally.streams_ended += 1;
@@ -292,7 +323,9 @@ async fn events(shared: Arc<Shared>) -> Tally {
 
 async fn websockets(shared: Arc<Shared>) -> Tally {
     let mut tally = Tally::default();
+    let mut round = shared.round.subscribe();
     while !shared.is_over() {
+        round.mark_unchanged();
         let mut socket = match Socket::try_open(shared.https).await {
             Ok(socket) => socket,
             Err(error) => {
@@ -302,6 +335,10 @@ async fn websockets(shared: Arc<Shared>) -> Tally {
         };
         tally.websockets += 1;
         while !shared.is_over() {
+            if round.has_changed().is_ok_and(|has_changed| has_changed) {
+                socket.close().await;
+                break;
+            }
             // A send may fail where the close has come already; the close itself is what counts.
             socket.send("tick").await.ok();
             match socket.receive().await {
