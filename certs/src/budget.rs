@@ -116,9 +116,17 @@ impl Ledger {
         is_patient: bool,
         now: SystemTime,
     ) -> Result<(), Refusal> {
+        // Longer than anything here is ever put off: noted by a clock that was wrong, and nobody wants to wait for it.
+        let is_near = |until: &SystemTime, most: Duration| {
+            until.duration_since(now).unwrap_or_default() <= most
+        };
         let backoff = self.backoff_until.filter(|_| is_patient);
+        let backoff = backoff.filter(|until| is_near(until, BACKOFF_MAX + BACKOFF_MAX / 5));
+        let retry_after = self
+            .retry_after
+            .filter(|until| is_near(until, RETRY_AFTER_MAX));
         let candidates = [
-            self.retry_after.map(|until| Refusal::RetryAfter { until }),
+            retry_after.map(|until| Refusal::RetryAfter { until }),
             backoff.map(|until| Refusal::Backoff { until }),
             full(&self.failed, HOUR, budget.failures_per_hour, now)
                 .map(|(count, until)| Refusal::Failures { count, until }),
@@ -139,6 +147,22 @@ impl Ledger {
     /// An order is about to be asked for. To be stored before it is.
     pub fn ordering(&mut self, now: SystemTime) {
         remember(&mut self.tried, now);
+    }
+
+    /// The order of this moment came to nothing: CAs count certificates, and so does the budget. What bounds attempts that
+    /// fail is their backoff, and how many there may be in an hour.
+    pub fn take_back(&mut self, noted: Option<SystemTime>) {
+        let place = self.tried.iter().rposition(|moment| Some(*moment) == noted);
+        if let Some(place) = place {
+            self.tried.remove(place);
+        }
+    }
+
+    /// An order was found dead that was begun before a restart. It counts as a failure, but nobody waits for it now:
+    /// what ended is the process.
+    pub fn found_dead(&mut self, now: SystemTime) {
+        remember(&mut self.failed, now);
+        self.failures = self.failures.saturating_add(1);
     }
 
     /// An attempt has failed; `retry_after` is what the CA asked for, at most [`RETRY_AFTER_MAX`] of it counts.
@@ -186,13 +210,14 @@ fn full(
     max: usize,
     now: SystemTime,
 ) -> Option<(usize, SystemTime)> {
-    let recent: Vec<SystemTime> = moments
+    let mut recent: Vec<SystemTime> = moments
         .iter()
         .copied()
-        // A moment in the future was noted by a clock that was wrong: it counts, but not for longer than the span.
-        .map(|moment| moment.min(now))
-        .filter(|moment| *moment + span > now)
+        // A moment in the future was noted by a clock that was wrong, or this one is: taken for now, it would slide along
+        // with the clock and never be over. It counts again when the clock has come to it.
+        .filter(|moment| now.duration_since(*moment).is_ok_and(|age| age < span))
         .collect();
+    recent.sort_unstable();
     let over = recent.len().checked_sub(max)?;
     recent
         .get(over)

@@ -110,12 +110,76 @@ fn orders_of_a_week_are_bounded_but_an_unfinished_one_may_be_finished() {
 }
 
 #[test]
-fn a_clock_that_was_ahead_does_not_hold_orders_back_for_years() {
+fn orders_that_came_to_nothing_do_not_use_up_the_week() {
+    let mut ledger = Ledger::default();
+    let mut now = start();
+    // More than the week has, each after the wait of the one before.
+    for _ in 0..BUDGET.orders_per_week + 2 {
+        let allowed = ledger.may_try(BUDGET, true, true, now);
+        if let Err(refusal) = allowed {
+            assert!(!matches!(refusal, Refusal::Orders { .. }), "{refusal}");
+            now = refusal.until();
+        }
+        ledger.ordering(now);
+        ledger.take_back(Some(now));
+        ledger.failed("refused".to_owned(), None, 0, now);
+    }
+    now = refused(&ledger, now).until();
+    assert_eq!(ledger.may_try(BUDGET, true, true, now), Ok(()));
+    assert!(ledger.tried.is_empty());
+}
+
+#[test]
+fn orders_that_are_found_dead_after_restarts_are_bounded() {
+    let mut ledger = Ledger::default();
+    for _ in 0..BUDGET.failures_per_hour {
+        // Whoever restarts does not wait.
+        assert_eq!(ledger.may_try(BUDGET, true, true, start()), Ok(()));
+        ledger.ordering(start());
+        ledger.take_back(Some(start()));
+        ledger.found_dead(start());
+    }
+    let refusal = ledger.may_try(BUDGET, true, false, start()).unwrap_err();
+    assert!(matches!(refusal, Refusal::Failures { .. }), "{refusal}");
+}
+
+#[test]
+fn a_clock_that_was_ahead_holds_nothing_back() {
+    let ahead = start() + 1000 * WEEK;
     let mut ledger = Ledger::default();
     for _ in 0..3 {
-        ledger.ordering(start() + 1000 * WEEK);
+        ledger.ordering(ahead);
+        ledger.failed("no".to_owned(), Some(HOUR), 0, ahead);
     }
-    assert!(refused(&ledger, start()).until() <= start() + WEEK);
+    // At once, and not only at once: what slides along with the clock is never over.
+    for later in [Duration::ZERO, HOUR, WEEK, 10 * WEEK] {
+        let tried = ledger.may_try(BUDGET, true, true, start() + later);
+        assert_eq!(tried, Ok(()), "{later:?}");
+    }
+}
+
+#[test]
+fn a_clock_that_goes_back_a_little_is_no_way_round_a_wait() {
+    let mut ledger = Ledger::default();
+    ledger.failed("no".to_owned(), Some(HOUR), 0, start());
+    let until = refused(&ledger, start() - HOUR).until();
+    assert_eq!(until, start() + HOUR);
+}
+
+#[test]
+fn what_cannot_be_written_as_a_date_is_no_panic() {
+    let far = UNIX_EPOCH + Duration::from_secs(i64::MAX as u64);
+    let ledger = Ledger {
+        tried: vec![far; 5],
+        failed: vec![far; 5],
+        failures: u32::MAX,
+        backoff_until: Some(far),
+        retry_after: Some(far),
+        ..Ledger::default()
+    };
+    assert_eq!(ledger.may_try(BUDGET, true, true, start()), Ok(()));
+    assert_eq!(crate::text(far), "never");
+    assert_eq!(crate::text(UNIX_EPOCH - HOUR), "1969-12-31T23:00:00Z");
 }
 
 #[test]
