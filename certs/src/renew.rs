@@ -295,6 +295,12 @@ impl Keeper {
                 let next = case.plan(self.settings.budget, SystemTime::now());
                 case.answer(&Renewed::failed(host, error, Some(next.due.at)));
             }
+            Outcome::HeldBack { ledger, refusal } => {
+                case.ledger = ledger;
+                case.has_unfinished = false;
+                case.hurry = None;
+                case.answer(&Renewed::held_back(host, &refusal));
+            }
         }
     }
 

@@ -16,6 +16,7 @@ use std::fs::{DirBuilder, File, OpenOptions};
 use std::io::{self, Read, Write};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
+use std::time::SystemTime;
 
 use instant_acme::AccountCredentials;
 use serde::de::DeserializeOwned;
@@ -48,6 +49,9 @@ pub struct Pending {
     pub names: Vec<String>,
     /// The key that its certificate is for.
     pub key: KeyPem,
+    /// When it was noted in [`Ledger::tried`]; it is taken out of there if it comes to nothing.
+    #[serde(default)]
+    pub noted: Option<SystemTime>,
 }
 
 /// Why something cannot be kept or found.

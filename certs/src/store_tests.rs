@@ -26,6 +26,7 @@ fn pending() -> Pending {
         order: "https://ca.example/order/1".to_owned(),
         names: vec!["a.so".to_owned()],
         key: KeyPem::new("secret".to_owned()),
+        noted: Some(SystemTime::UNIX_EPOCH),
     }
 }
 

@@ -9,7 +9,7 @@ use tokio::sync::Mutex;
 use super::{AcmeSite, Settings};
 use crate::account::{self, Ca, CaSettings, on_disk};
 use crate::ari;
-use crate::budget::Ledger;
+use crate::budget::{Ledger, Refusal};
 use crate::bundle::Bundle;
 use crate::challenge::Challenges;
 use crate::order::{OrderError, Wanted, obtain, with_sources};
@@ -41,6 +41,11 @@ pub(super) enum Outcome {
         ledger: Ledger,
         has_unfinished: bool,
         error: String,
+    },
+    /// The unfinished order was dead, and there may be no other one yet.
+    HeldBack {
+        ledger: Ledger,
+        refusal: Refusal,
     },
 }
 
@@ -110,6 +115,7 @@ impl Attempt {
                     bundle,
                 }
             }
+            Err(OrderError::HeldBack(refusal)) => self.held_back(refusal).await,
             Err(error) => self.failed(&error, retry_after).await,
         }
     }
@@ -134,6 +140,7 @@ impl Attempt {
             prefer: self.settings.prefer,
             profile: settings.profile.clone(),
             replaces: self.replaces(&ca),
+            budget: self.settings.budget,
         };
         let obtained = obtain(
             &wanted,
@@ -164,6 +171,8 @@ impl Attempt {
             store.forget_pending(&host)
         })
         .await??;
+        // The certificate is that of an account that is no more: the next one cannot name it.
+        self.ledger.directory = None;
         self.try_at(ca, retry_after).await
     }
 
@@ -187,6 +196,19 @@ impl Attempt {
             );
         }
         Ok(())
+    }
+
+    async fn held_back(self, refusal: Refusal) -> Outcome {
+        let site = &self.site.host;
+        tracing::warn!(site, %refusal, "no certificate is ordered yet");
+        if let Err(error) = self.note().await {
+            let error = with_sources(&error);
+            tracing::error!(site, error, "cannot note that an order has died");
+        }
+        Outcome::HeldBack {
+            ledger: self.ledger,
+            refusal,
+        }
     }
 
     async fn failed(
