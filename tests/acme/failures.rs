@@ -57,6 +57,33 @@ async fn a_rate_limit_is_obeyed_by_everybody_and_over_a_restart() {
 }
 
 #[tokio::test]
+async fn a_wish_for_endless_patience_is_granted_for_a_week() {
+    let scene = Scene::issued().await;
+    let endless = |status, kind| Fault {
+        status,
+        kind,
+        retry_after_s: Some(9_999_999_999_999_999_999),
+    };
+    // Added to a clock, it would be past the end of time.
+    scene
+        .double
+        .refuse(Part::Advice, &[endless(200, "notAnError")]);
+    let output = scene.renew(&[]).await;
+    assert!(output.status.success(), "{output:?}");
+    scene
+        .double
+        .refuse(Part::Order, &[endless(503, "serverInternal")]);
+    assert_refused(&scene, &["serverInternal"]).await;
+    let output = scene.renew(&["--force"]).await;
+    assert_eq!(output.status.code(), Some(2), "{output:?}");
+    assert!(
+        stderr(&output).contains("the CA asked not to be asked before 20"),
+        "{output:?}"
+    );
+    assert!(!scene.proxy.stderr().contains("panicked"));
+}
+
+#[tokio::test]
 async fn a_first_failure_is_waited_out_over_restarts() {
     let backstage = Backstage::prepare(Knobs::default()).await;
     backstage.double.be_down(true);

@@ -77,6 +77,9 @@ pub enum OrderError {
         /// What was found instead.
         reason: String,
     },
+    /// The attempt panicked.
+    #[error("internal error, please report it: {0}")]
+    Internal(String),
     /// The process is stopping.
     #[error("interrupted")]
     Interrupted,

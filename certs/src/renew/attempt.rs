@@ -18,6 +18,7 @@ use crate::schedule::Why;
 use crate::store::Store;
 
 /// What an attempt works with; it has no part in what the keeper does meanwhile.
+#[derive(Clone)]
 pub(super) struct Attempt {
     pub(super) site: AcmeSite,
     pub(super) ledger: Ledger,
@@ -196,6 +197,22 @@ impl Attempt {
             );
         }
         Ok(())
+    }
+
+    /// What is left of an attempt that panicked: a failure like any other, in front of what is on the disk.
+    pub(super) async fn panicked(mut self, text: String) -> Outcome {
+        let (store, host) = (self.store.clone(), self.site.host.clone());
+        let stored = on_disk(move || store.ledger(&host)).await;
+        // What cannot be read is what was known when the attempt began.
+        if let Ok(Ok(stored)) = stored {
+            self.ledger = stored;
+        }
+        if let Some(certificate) = &self.certificate {
+            // An answer of the CA that cannot be borne is not asked for again at once.
+            let (name, before) = (certificate.to_string(), self.ledger.advice.take());
+            self.ledger.advice = Some(ari::unanswered(name, before, SystemTime::now()));
+        }
+        self.failed(&OrderError::Internal(text), None).await
     }
 
     async fn held_back(self, refusal: Refusal) -> Outcome {
