@@ -22,7 +22,7 @@ use tokio::sync::{mpsc, oneshot};
 use crate::account::CaSettings;
 use crate::budget::Budget;
 use crate::challenge::Challenges;
-use crate::files::FilePair;
+use crate::files::Watched;
 use crate::order::Prefer;
 use crate::preflight::Preflight;
 use crate::publish::Publish;
@@ -64,8 +64,8 @@ pub struct Settings {
 pub struct Work {
     /// Sites with a certificate of a CA.
     pub acme: Vec<AcmeSite>,
-    /// Sites with a certificate from files.
-    pub files: Vec<FilePair>,
+    /// Sites with a certificate from files, and how these looked when they were read.
+    pub files: Vec<Watched>,
     /// How certificates are obtained.
     pub settings: Settings,
 }

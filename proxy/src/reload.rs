@@ -57,7 +57,7 @@ impl Reloader for FromFile {
             SystemTime::now(),
         )
         .map_err(|error| with_sources(&error))?;
-        let work = work(&config).map_err(|error| with_sources(&error))?;
+        let work = work(&config, loaded.watched).map_err(|error| with_sources(&error))?;
         let (keeper, sites) = (self.keeper.clone(), Arc::clone(&self.sites));
         let current = Arc::clone(&self.current);
         let (needs_restart, is_changed_beside) = {

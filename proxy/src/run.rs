@@ -148,7 +148,7 @@ where
         publish: keyring.clone(),
         observe: metrics.clone(),
     };
-    let (keeper, keeping) = renew::start(parts, work(&config)?);
+    let (keeper, keeping) = renew::start(parts, work(&config, loaded.watched)?);
     let (access, access_thread) =
         AccessLog::open(&config.access_log.to, config.access_log.buffer_lines)?;
     let opened = open(&config.state_dir, &site_settings(&config.sites))?;

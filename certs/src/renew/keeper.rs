@@ -13,7 +13,7 @@ use super::attempt::{Attempt, Outcome};
 use super::case::{Case, Decision, Hurry};
 use super::{Command, Parts, Renewed, Settings, Work, panic_text};
 use crate::ari;
-use crate::files::{FilePair, LOOK_EVERY, Seen};
+use crate::files::{LOOK_EVERY, Watched};
 use crate::plan::Step;
 
 /// See [`super`].
@@ -21,7 +21,7 @@ pub(super) struct Keeper {
     pub(super) parts: Parts,
     settings: Arc<Settings>,
     cases: BTreeMap<String, Case>,
-    pub(super) files: Vec<(FilePair, Seen)>,
+    pub(super) files: Vec<Watched>,
     running: JoinSet<(String, Outcome)>,
     places: Arc<Semaphore>,
     registering: Arc<Mutex<()>>,
@@ -251,14 +251,7 @@ impl Keeper {
             }
             self.cases.insert(host, case);
         }
-        self.files = work
-            .files
-            .into_iter()
-            .map(|pair| {
-                let seen = pair.seen();
-                (pair, seen)
-            })
-            .collect();
+        self.files = work.files;
     }
 }
 

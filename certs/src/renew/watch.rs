@@ -4,37 +4,33 @@ use std::time::SystemTime;
 
 use super::keeper::Keeper;
 use crate::bundle::{Bundle, BundleError};
-use crate::files::look;
 use crate::order::with_sources;
 
 impl Keeper {
     pub(super) async fn look_at_files(&mut self) {
-        let pairs = self.files.clone();
+        let mut files = self.files.clone();
         let looked = tokio::task::spawn_blocking(move || {
             let now = SystemTime::now();
-            let each = pairs.into_iter().map(|(pair, seen)| {
-                let (seen, read) = look(&pair, seen, now);
-                (pair, seen, read)
-            });
-            each.collect::<Vec<_>>()
+            let found: Vec<_> = files.iter_mut().map(|watched| watched.look(now)).collect();
+            (files, found)
         });
         // A panic there would be one of the certificate parser; the keyring goes on with what it has, and the files are
         // looked at again.
-        let Ok(looked) = looked.await else {
+        let Ok((files, found)) = looked.await else {
             tracing::error!("reading certificates panicked, which is a bug; none is taken");
             return;
         };
-        self.files.clear();
-        for (pair, seen, read) in looked {
-            self.found(&pair.host, read);
-            self.files.push((pair, seen));
+        self.files = files;
+        for (index, read) in found.into_iter().enumerate() {
+            if let Some(read) = read {
+                self.found(&self.files[index].pair.host, read);
+            }
         }
     }
 
-    fn found(&self, host: &str, read: Option<Result<Bundle, BundleError>>) {
+    fn found(&self, host: &str, read: Result<Bundle, BundleError>) {
         match read {
-            None => {}
-            Some(Ok(bundle)) => {
+            Ok(bundle) => {
                 tracing::info!(
                     site = host,
                     not_after = crate::text(bundle.not_after),
@@ -43,7 +39,7 @@ impl Keeper {
                 self.parts.observe.served(host, bundle.not_after);
                 self.parts.publish.publish(bundle);
             }
-            Some(Err(error)) => {
+            Err(error) => {
                 self.parts.observe.refused(host);
                 let error = with_sources(&error);
                 tracing::error!(
