@@ -39,6 +39,7 @@ pub mod files;
 pub mod import;
 pub mod inspect;
 mod order;
+mod owner;
 pub mod plan;
 mod preflight;
 pub mod publish;
