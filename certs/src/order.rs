@@ -16,10 +16,11 @@ use instant_acme::{
 use tokio::time::Instant;
 
 use crate::account::{Ca, on_disk};
-use crate::budget::{Budget, Ledger};
+use crate::budget::Ledger;
 use crate::bundle::{Bundle, BundleError};
 use crate::challenge::{Challenges, Offer};
 use crate::failpoint;
+use crate::renew::Settings;
 use crate::request::{KeyKind, make_request};
 use crate::store::{KeyPem, Pending, Store};
 
@@ -48,7 +49,7 @@ pub(crate) struct Wanted {
     /// The certificate that this one takes the place of (RFC 9773 s5).
     pub(crate) replaces: Option<CertificateIdentifier<'static>>,
     /// What a new order has to stay within.
-    pub(crate) budget: Budget,
+    pub(crate) settings: Arc<Settings>,
 }
 
 /// Obtains a certificate and stores it. An unfinished order is taken up; `ledger` is noted and stored before a new one.

@@ -20,7 +20,7 @@ use futures_util::FutureExt;
 use tokio::sync::{mpsc, oneshot};
 
 use crate::account::CaSettings;
-use crate::budget::Budget;
+use crate::budget::{Budget, Terms};
 use crate::challenge::Challenges;
 use crate::files::Watched;
 use crate::order::Prefer;
@@ -57,6 +57,17 @@ pub struct Settings {
     pub preflight_via: Option<SocketAddr>,
     /// How much may be tried.
     pub budget: Budget,
+}
+
+// === impl Settings ===
+
+impl Settings {
+    pub(crate) fn terms(&self) -> Terms<'_> {
+        Terms {
+            budget: self.budget,
+            cas: &self.cas,
+        }
+    }
 }
 
 /// What the keeper keeps.

@@ -77,7 +77,7 @@ pub(super) async fn begin(
     ledger: &mut Ledger,
 ) -> Result<(Order, Pending), OrderError> {
     // Asked before the attempt as well; but an unfinished order costs nothing, and may turn out to be none.
-    ledger.may_try(wanted.budget, true, false, SystemTime::now())?;
+    ledger.may_try(wanted.settings.terms(), true, false, SystemTime::now())?;
     if let Some(profile) = &wanted.profile {
         let mut offered: Vec<String> = ca.account.profiles().map(|p| p.name.to_owned()).collect();
         if !offered.contains(profile) {

@@ -1,7 +1,7 @@
 //! One attempt for one site: the CA is chosen, asked or ordered from, and what came of it is noted on disk.
 
 use std::sync::Arc;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use instant_acme::CertificateIdentifier;
 use tokio::sync::Mutex;
@@ -80,7 +80,10 @@ impl Attempt {
         let site = self.site.host.clone();
         tracing::info!(site, %why, "ordering a certificate");
         let settings = Arc::clone(&self.settings);
-        let ca = choose(&settings.cas, self.ledger.failures);
+        let ca = self
+            .ledger
+            .choose(&settings.cas, SystemTime::now())
+            .expect("Settings::cas is not empty");
         let mut retry_after = None;
         let obtained = match self.try_at(ca, &mut retry_after).await {
             Err(error) if error.problem() == Some("accountDoesNotExist") => {
@@ -117,14 +120,17 @@ impl Attempt {
                 }
             }
             Err(OrderError::HeldBack(refusal)) => self.held_back(refusal).await,
-            Err(error) => self.failed(&error, retry_after).await,
+            Err(error) => {
+                let retry_after = retry_after.map(|wait| (ca.directory.as_str(), wait));
+                self.failed(&error, retry_after).await
+            }
         }
     }
 
     async fn try_at(
         &mut self,
         settings: &CaSettings,
-        retry_after: &mut Option<std::time::Duration>,
+        retry_after: &mut Option<Duration>,
     ) -> Result<Bundle, OrderError> {
         let (store, host) = (self.store.clone(), self.site.host.clone());
         let has_unfinished = on_disk(move || store.pending(&host)).await??.is_some();
@@ -141,7 +147,7 @@ impl Attempt {
             prefer: self.settings.prefer,
             profile: settings.profile.clone(),
             replaces: self.replaces(&ca),
-            budget: self.settings.budget,
+            settings: Arc::clone(&self.settings),
         };
         let obtained = obtain(
             &wanted,
@@ -160,7 +166,7 @@ impl Attempt {
     async fn start_over(
         &mut self,
         ca: &CaSettings,
-        retry_after: &mut Option<std::time::Duration>,
+        retry_after: &mut Option<Duration>,
     ) -> Result<Bundle, OrderError> {
         let (store, host, directory) = (
             self.store.clone(),
@@ -231,7 +237,7 @@ impl Attempt {
     async fn failed(
         mut self,
         error: &OrderError,
-        retry_after: Option<std::time::Duration>,
+        retry_after: Option<(&str, Duration)>,
     ) -> Outcome {
         let text = with_sources(error);
         self.ledger.failed(
@@ -241,8 +247,10 @@ impl Attempt {
             SystemTime::now(),
         );
         let site = &self.site.host;
-        let until = self.ledger.backoff_until.max(self.ledger.retry_after);
-        let next = until.map(crate::text);
+        let allowed = self
+            .ledger
+            .may_try(self.settings.terms(), true, true, SystemTime::now());
+        let next = allowed.err().map(|refusal| crate::text(refusal.until()));
         tracing::error!(
             site,
             error = text,
@@ -288,37 +296,5 @@ impl Attempt {
     fn replaces(&self, ca: &Ca) -> Option<CertificateIdentifier<'static>> {
         let is_theirs = self.ledger.directory.as_deref() == Some(ca.directory.as_str());
         self.certificate.clone().filter(|_| is_theirs)
-    }
-}
-
-/// The first CA, as long as it does not fail [`FALLBACK_AFTER`] times in a row; after that, each in its turn.
-fn choose(cas: &[CaSettings], failures: u32) -> &CaSettings {
-    let turn = (failures + 1).saturating_sub(FALLBACK_AFTER) as usize;
-    &cas[turn % cas.len()]
-}
-
-/// After so many failures the next CA is tried.
-const FALLBACK_AFTER: u32 = 2;
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_fallback_is_tried_after_two_failures_and_then_in_turn() {
-        let ca = |directory: &str| CaSettings {
-            directory: directory.to_owned(),
-            contact: Vec::new(),
-            ca_root: None,
-            eab: None,
-            profile: None,
-        };
-        let two = [ca("a"), ca("b")];
-        let chosen: Vec<&str> = (0..6)
-            .map(|failures| &*choose(&two, failures).directory)
-            .collect();
-        assert_eq!(chosen, ["a", "a", "b", "a", "b", "a"]);
-        let one = [ca("a")];
-        assert!((0..6).all(|failures| choose(&one, failures).directory == "a"));
     }
 }

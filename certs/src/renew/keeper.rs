@@ -21,6 +21,9 @@ pub(super) struct Keeper {
     pub(super) parts: Parts,
     settings: Arc<Settings>,
     cases: BTreeMap<String, Case>,
+    /// Sites that have left the configuration while an attempt was made: it goes on, and if the site comes back before
+    /// it has ended, there is no second one beside it.
+    leaving: BTreeMap<String, Case>,
     pub(super) files: Vec<Watched>,
     running: JoinSet<(String, Outcome)>,
     places: Arc<Semaphore>,
@@ -35,6 +38,7 @@ impl Keeper {
             parts,
             settings: Arc::new(work.settings.clone()),
             cases: BTreeMap::new(),
+            leaving: BTreeMap::new(),
             files: Vec::new(),
             running: JoinSet::new(),
             places: Arc::new(Semaphore::new(ATTEMPTS_AT_ONCE)),
@@ -80,9 +84,9 @@ impl Keeper {
             if case.running.is_some() {
                 continue;
             }
-            let next = case.plan(self.settings.budget, now);
+            let next = case.plan(self.settings.terms(), now);
             self.parts.observe.next_attempt(&host, next.due.at);
-            match case.decide(&next, self.settings.budget, now) {
+            match case.decide(&next, self.settings.terms(), now) {
                 Decision::Start(step) => self.begin(&host, step),
                 Decision::Answer(renewed) => {
                     case.hurry = None;
@@ -132,6 +136,9 @@ impl Keeper {
     fn take_in(&mut self, host: &str, outcome: Outcome) {
         let Some(case) = self.cases.get_mut(host) else {
             // It has left the configuration. What was obtained is stored for when it comes back.
+            if let Some(mut case) = self.leaving.remove(host) {
+                case.answer(&Renewed::left(host));
+            }
             return;
         };
         case.running = None;
@@ -171,7 +178,7 @@ impl Keeper {
                 case.has_unfinished = has_unfinished;
                 case.hurry = None;
                 observe.attempted(host, false);
-                let next = case.plan(self.settings.budget, SystemTime::now());
+                let next = case.plan(self.settings.terms(), SystemTime::now());
                 case.answer(&Renewed::failed(host, error, Some(next.due.at)));
             }
             Outcome::HeldBack { ledger, refusal } => {
@@ -189,8 +196,8 @@ impl Keeper {
             Command::Take(_) => {}
             Command::List(reply) => {
                 let now = SystemTime::now();
-                let budget = self.settings.budget;
-                let acme = self.cases.values().map(|case| case.report(budget, now));
+                let terms = self.settings.terms();
+                let acme = self.cases.values().map(|case| case.report(terms, now));
                 // Who asked may be gone.
                 reply.send(acme.collect()).ok();
             }
@@ -205,10 +212,7 @@ impl Keeper {
                     if host.as_ref().is_some_and(|host| *host != case.site.host) {
                         continue;
                     }
-                    // Who comes while an order is made learns what comes of it.
-                    if !matches!(case.running, Some(Step::Order(_))) {
-                        case.hurry = Some(hurry);
-                    }
+                    case.hurry_up(hurry);
                     let (done, answer) = oneshot::channel();
                     case.waiting.push(done);
                     answers.push(answer);
@@ -231,7 +235,8 @@ impl Keeper {
         let mut before = std::mem::take(&mut self.cases);
         for site in work.acme {
             let host = site.host.clone();
-            let case = match before.remove(&host) {
+            let known = before.remove(&host);
+            let case = match known.or_else(|| self.leaving.remove(&host)) {
                 // What is under way goes on. Whatever was imported meanwhile is taken all the same; what was obtained
                 // here was stored before it was published.
                 Some(case) if case.is_busy() => {
@@ -251,6 +256,10 @@ impl Keeper {
             }
             self.cases.insert(host, case);
         }
+        let under_way = before
+            .into_iter()
+            .filter(|(_, case)| case.running.is_some());
+        self.leaving.extend(under_way);
         self.files = work.files;
     }
 }
