@@ -62,6 +62,11 @@ pub struct Settings {
 // === impl Settings ===
 
 impl Settings {
+    /// Whether names are looked at over http: only where a CA will look there.
+    pub(crate) fn looks_ahead(&self) -> bool {
+        self.preflight != Preflight::Off && self.prefer == Prefer::Http01
+    }
+
     pub(crate) fn terms(&self) -> Terms<'_> {
         Terms {
             budget: self.budget,
@@ -83,6 +88,8 @@ pub struct Work {
 
 /// What the keeper tells those who count.
 pub trait Observe: Send + Sync {
+    /// A site is not seen to any more: it has left the configuration, or gets its certificate elsewhere.
+    fn left(&self, host: &str);
     /// The certificate of a site that is served from now on.
     fn served(&self, host: &str, not_after: SystemTime);
     /// When the next attempt for a site is made.

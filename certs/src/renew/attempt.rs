@@ -9,7 +9,7 @@ use tokio::sync::Mutex;
 use super::{AcmeSite, Settings};
 use crate::account::{self, Ca, CaSettings, on_disk};
 use crate::ari;
-use crate::budget::{Ledger, Refusal};
+use crate::budget::{Budget, ERROR_CHARS_MAX, Ledger, Refusal};
 use crate::bundle::Bundle;
 use crate::challenge::Challenges;
 use crate::order::{OrderError, Wanted, obtain, with_sources};
@@ -114,6 +114,7 @@ impl Attempt {
                     issuer = bundle.issuer,
                     "obtained a certificate"
                 );
+                warn_of_a_small_budget(&site, &bundle, settings.budget);
                 Outcome::Issued {
                     ledger: self.ledger,
                     bundle,
@@ -184,12 +185,15 @@ impl Attempt {
     }
 
     async fn preflight(&self) -> Result<(), OrderError> {
-        if self.settings.preflight == Preflight::Off {
+        if !self.settings.looks_ahead() {
             return Ok(());
         }
         for name in &self.site.names {
             let looked = preflight::look(name, self.settings.preflight_via, &self.challenges).await;
-            let Err(reason) = looked else { continue };
+            let Err(reason) = looked else {
+                tracing::info!(name, "the name leads to this proxy over http");
+                continue;
+            };
             if self.settings.preflight == Preflight::Require {
                 return Err(OrderError::Preflight {
                     name: name.clone(),
@@ -239,7 +243,7 @@ impl Attempt {
         error: &OrderError,
         retry_after: Option<(&str, Duration)>,
     ) -> Outcome {
-        let text = with_sources(error);
+        let text = printable(&with_sources(error));
         self.ledger.failed(
             text.clone(),
             retry_after,
@@ -296,5 +300,72 @@ impl Attempt {
     fn replaces(&self, ca: &Ca) -> Option<CertificateIdentifier<'static>> {
         let is_theirs = self.ledger.directory.as_deref() == Some(ca.directory.as_str());
         self.certificate.clone().filter(|_| is_theirs)
+    }
+}
+
+/// Text of others for the log, the ledger and the terminal: what is too long is cut, and what could move the cursor, turn
+/// the direction of text or look like another line is escaped. Once, before any of them has it.
+fn printable(text: &str) -> String {
+    let mut clean = String::new();
+    for (index, c) in text.chars().enumerate() {
+        if index >= ERROR_CHARS_MAX {
+            clean.push_str(" [...]");
+            break;
+        }
+        match c {
+            // Escaped in code, harmless in text.
+            '"' | '\'' | '\\' => clean.push(c),
+            c => clean.extend(c.escape_debug()),
+        }
+    }
+    clean
+}
+
+/// Warns of a budget that certificates of such a lifetime use up: they would end before the next one may be ordered.
+fn warn_of_a_small_budget(site: &str, bundle: &Bundle, budget: Budget) {
+    let lifetime = bundle.not_after.duration_since(bundle.not_before);
+    let Ok(needed) = orders_in_a_week(lifetime.unwrap_or_default()).try_into() else {
+        return;
+    };
+    let orders_per_week: usize = budget.orders_per_week;
+    if orders_per_week < needed {
+        tracing::warn!(
+            site,
+            orders_per_week,
+            needed,
+            "certificates of this CA live so short that the budget does not last; raise acme.orders_per_week"
+        );
+    }
+}
+
+/// At half of each lifetime one. Nothing for lifetimes that nobody issues but tests.
+fn orders_in_a_week(lifetime: Duration) -> u64 {
+    let between = lifetime.as_secs() / 2;
+    match between {
+        0 => 0,
+        between => (7 * 24 * 3600_u64).div_ceil(between),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_ca_says_is_cut_and_cannot_play_with_a_terminal() {
+        let said = printable("a \"b\"\n\u{1b}[31m\u{202e}c \u{e4}");
+        assert_eq!(said, "a \"b\"\\n\\u{1b}[31m\\u{202e}c \u{e4}");
+        let long = printable(&"\u{1}".repeat(300_000));
+        assert!(long.len() < ERROR_CHARS_MAX * 10, "{}", long.len());
+        assert!(long.ends_with(" [...]"));
+    }
+
+    #[test]
+    fn a_week_has_as_many_orders_as_half_lives() {
+        let day = Duration::from_secs(24 * 3600);
+        assert_eq!(orders_in_a_week(day), 14);
+        assert_eq!(orders_in_a_week(6 * day), 3);
+        assert_eq!(orders_in_a_week(90 * day), 1);
+        assert_eq!(orders_in_a_week(Duration::ZERO), 0);
     }
 }

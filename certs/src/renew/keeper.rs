@@ -15,6 +15,7 @@ use super::{Command, Parts, Renewed, Settings, Work, panic_text};
 use crate::ari;
 use crate::files::{LOOK_EVERY, Watched};
 use crate::plan::Step;
+use crate::preflight;
 
 /// See [`super`].
 pub(super) struct Keeper {
@@ -233,9 +234,11 @@ impl Keeper {
         self.parts.challenges.answer(answers);
         self.settings = Arc::new(work.settings);
         let mut before = std::mem::take(&mut self.cases);
+        let mut names = Vec::new();
         for site in work.acme {
             let host = site.host.clone();
             let known = before.remove(&host);
+            let is_new = known.is_none();
             let case = match known.or_else(|| self.leaving.remove(&host)) {
                 // What is under way goes on. Whatever was imported meanwhile is taken all the same; what was obtained
                 // here was stored before it was published.
@@ -254,7 +257,19 @@ impl Keeper {
                 self.parts.observe.served(&host, bundle.not_after);
                 self.parts.publish.publish(bundle.clone());
             }
+            // One without a certificate is looked at before its order.
+            if is_new && case.bundle.is_some() && self.settings.looks_ahead() {
+                names.extend(case.site.names.iter().cloned());
+            }
             self.cases.insert(host, case);
+        }
+        if !names.is_empty() {
+            let via = self.settings.preflight_via;
+            let challenges = Arc::clone(&self.parts.challenges);
+            tokio::spawn(preflight::say(names, via, challenges));
+        }
+        for host in before.keys() {
+            self.parts.observe.left(host);
         }
         let under_way = before
             .into_iter()

@@ -16,6 +16,8 @@ struct Fragile {
 }
 
 impl Observe for Fragile {
+    fn left(&self, _host: &str) {}
+
     fn served(&self, _host: &str, _not_after: SystemTime) {}
 
     fn next_attempt(&self, _host: &str, _at: SystemTime) {
