@@ -6,7 +6,7 @@
 
 mod verbs;
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
@@ -59,6 +59,8 @@ pub struct Loaded {
     pub bundles: Vec<Bundle>,
     /// Names without a certificate, whose handshakes fail until there is one.
     pub bare: HashSet<String>,
+    /// The canonical host of each name.
+    pub own: HashMap<String, String>,
     /// Pairs of files, and how they looked before they were read: what changes after that is found.
     pub watched: Vec<Watched>,
 }
@@ -78,6 +80,8 @@ pub fn load_bundles(
     let mut loaded = Loaded::default();
     for site in &config.sites {
         let host = site.settings.host.as_str();
+        let own = names(site).map(|name| (name.to_owned(), host.to_owned()));
+        loaded.own.extend(own);
         if let Some(pair) = file_pair(site) {
             let seen = pair.seen();
             loaded.watched.push(Watched::new(pair, seen));

@@ -141,7 +141,7 @@ where
     let challenges = Arc::new(Challenges::default());
     let keyring = Arc::new(Keyring::new(Arc::clone(&challenges))?);
     let loaded = load_bundles(&config, &keyring, &metrics, SystemTime::now())?;
-    keyring.replace_all(loaded.bundles, loaded.bare);
+    keyring.replace_all(loaded.bundles, loaded.bare, loaded.own);
     let parts = renew::Parts {
         store: Store::at(&config.state_dir),
         challenges: Arc::clone(&challenges),
