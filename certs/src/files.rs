@@ -40,8 +40,8 @@ pub struct Watched {
     pub pair: FilePair,
     /// How it looked when what is served was read; default if that is not known.
     pub seen: Seen,
-    /// The refusal that was said last, so that it is said once.
-    refused: Option<String>,
+    /// The look and the refusal that were said last, so that they are said once.
+    refused: Option<(Seen, String)>,
 }
 
 /// How often the files are looked at. A pair is served at most this long after it was replaced, twice if the two files
@@ -95,7 +95,10 @@ impl Watched {
         );
         // Nothing of the files need change before it is good.
         self.seen = if may_pass { Seen::default() } else { looks };
-        let refused = read.as_ref().err().map(|error| with_sources(error));
+        let refused = read
+            .as_ref()
+            .err()
+            .map(|error| (looks, with_sources(error)));
         let is_said = refused.is_some() && refused == self.refused;
         self.refused = refused;
         (!is_said).then_some(read)
