@@ -57,6 +57,26 @@ async fn a_rate_limit_is_obeyed_by_everybody_and_over_a_restart() {
 }
 
 #[tokio::test]
+async fn a_ca_that_gives_no_account_yet_is_waited_for() {
+    let backstage = Backstage::prepare(Knobs::default()).await;
+    let fault = Fault {
+        status: 429,
+        kind: "rateLimited",
+        retry_after_s: Some(7200),
+    };
+    backstage.double.refuse(Part::Account, &[fault]);
+    let scene = backstage.start().await;
+    let error = scene.wait_until_failed().await;
+    assert!(error.contains("cannot register with the CA"), "{error}");
+    let output = scene.renew(&["--force"]).await;
+    assert_eq!(output.status.code(), Some(2), "{output:?}");
+    assert!(
+        stderr(&output).contains("the CA asked not to be asked before 20"),
+        "{output:?}"
+    );
+}
+
+#[tokio::test]
 async fn a_wish_for_endless_patience_is_granted_for_a_week() {
     let scene = Scene::issued().await;
     let endless = |status, kind| Fault {
@@ -259,6 +279,19 @@ async fn a_disk_that_takes_nothing_is_found_out_before_the_ca_is_asked() {
     assert_eq!(scene.leaf().await, before);
     std::fs::remove_dir(&blocked).unwrap();
     scene.renew_now().await;
+}
+
+#[tokio::test]
+async fn a_ca_whose_name_is_not_found_is_named() {
+    let mut backstage = Backstage::prepare(Knobs::default()).await;
+    // RFC 6761 s6.4: no resolver finds anything below `invalid`.
+    backstage
+        .config
+        .set("acme", "directory", r#""https://ca.invalid/dir""#);
+    let scene = backstage.start().await;
+    let error = scene.wait_until_failed().await;
+    assert!(error.contains("cannot reach ca.invalid"), "{error}");
+    assert_eq!(scene.certificate().await["failures"], 1);
 }
 
 #[tokio::test]

@@ -59,7 +59,7 @@ impl Attempt {
             return Outcome::Advised(self.ledger);
         };
         let before = self.ledger.advice.take();
-        let advice = match self.open(self.ca_in_use()).await {
+        let advice = match self.open(self.ca_in_use(), &mut None).await {
             Ok(ca) => ari::ask(&ca, &certificate, before).await,
             Err(error) => {
                 let (site, error) = (&self.site.host, with_sources(&error));
@@ -140,7 +140,7 @@ impl Attempt {
         }
         // A disk that takes nothing is found out before anybody is bothered.
         self.note().await?;
-        let ca = self.open(settings).await?;
+        let ca = self.open(settings, retry_after).await?;
         let wanted = Wanted {
             host: self.site.host.clone(),
             names: self.site.names.clone(),
@@ -274,9 +274,13 @@ impl Attempt {
         }
     }
 
-    async fn open(&self, settings: &CaSettings) -> Result<Ca, OrderError> {
+    async fn open(
+        &self,
+        settings: &CaSettings,
+        retry_after: &mut Option<Duration>,
+    ) -> Result<Ca, OrderError> {
         let _turn = self.registering.lock().await;
-        account::open(settings, &self.store).await
+        account::open(settings, &self.store, retry_after).await
     }
 
     async fn note(&self) -> Result<(), OrderError> {
