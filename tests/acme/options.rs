@@ -215,3 +215,43 @@ async fn a_preflight_asks_this_proxy_before_the_ca_is_asked() {
     );
     scene.assert_nothing_is_left().await;
 }
+
+#[tokio::test]
+async fn a_preflight_is_made_at_a_start_as_well() {
+    let mut kept = None;
+    let mut scene = Scene::issued_with(|backstage| kept = Some(backstage.config.clone())).await;
+    let mut config = kept.unwrap();
+    let here = scene.proxy.http().to_string();
+    config
+        .set("acme", "preflight", r#""warn""#)
+        .set("acme", "preflight_via", &format!("{here:?}"));
+    scene.proxy.write_config(&config.text());
+    scene.proxy.sigkill().await;
+    scene.proxy.restart(&[]).await;
+    eventually("what was found", async || {
+        let said = scene.proxy.stderr();
+        said.matches("the name leads to this proxy over http")
+            .count()
+            == 2
+    })
+    .await;
+    assert_eq!(scene.orders(), 1);
+}
+
+#[tokio::test]
+async fn a_preflight_does_not_look_where_the_ca_does_not() {
+    let mut backstage = Backstage::prepare(Knobs::default()).await;
+    let nobody = crate::ca::local(crate::ca::free_port());
+    backstage
+        .config
+        .set("acme", "challenge", r#""tls-alpn-01""#)
+        .set("acme", "preflight", r#""require""#)
+        .set(
+            "acme",
+            "preflight_via",
+            &format!("{:?}", nobody.to_string()),
+        );
+    let scene = backstage.start().await;
+    scene.wait_until_issued().await;
+    assert_eq!(scene.certificate().await["failures"], 0);
+}
