@@ -286,7 +286,7 @@ pub const RETRY_AFTER_MAX: Duration = Duration::from_secs(7 * 24 * 3600);
 /// CAs whose wishes for patience are kept.
 pub const PATIENCE_MAX: usize = 8;
 /// After so many failures the next CA is tried.
-const FALLBACK_AFTER: u32 = 2;
+pub const FALLBACK_AFTER: u32 = 2;
 /// Moments that are kept of each kind.
 pub const MOMENTS_MAX: usize = 1000;
 /// Characters of an error that are kept.
