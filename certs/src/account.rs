@@ -5,6 +5,7 @@
 
 use std::fmt;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use base64::Engine;
 use base64::prelude::{BASE64_STANDARD_NO_PAD, BASE64_URL_SAFE_NO_PAD};
@@ -84,10 +85,23 @@ pub(crate) struct Ca {
     pub(crate) directory: String,
 }
 
-/// The account at this CA: the stored one, or a new one.
-pub(crate) async fn open(settings: &CaSettings, store: &Store) -> Result<Ca, OrderError> {
+/// The account at this CA: the stored one, or a new one. `retry_after` is what a CA that refuses asks for.
+pub(crate) async fn open(
+    settings: &CaSettings,
+    store: &Store,
+    retry_after: &mut Option<Duration>,
+) -> Result<Ca, OrderError> {
     let root = settings.ca_root.clone();
     let client = on_disk(move || CaClient::new(root.as_deref())).await??;
+    let patience = client.patience();
+    let opened = find(settings, store, client).await;
+    if opened.is_err() {
+        *retry_after = patience.wanted();
+    }
+    opened
+}
+
+async fn find(settings: &CaSettings, store: &Store, client: CaClient) -> Result<Ca, OrderError> {
     let patience = client.patience();
     let directory = settings.directory.clone();
     let (from, key) = (store.clone(), directory.clone());

@@ -5,6 +5,7 @@
 //! dropped, however the order ends.
 
 use std::collections::HashMap;
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -120,7 +121,7 @@ impl Challenges {
         digest: &[u8],
     ) -> Result<Offer, ChallengeError> {
         let certified = Arc::new(challenge_certificate(name, digest)?);
-        let name = name.to_ascii_lowercase();
+        let name = asked_for(name);
         self.alpn.rcu(|map| {
             let mut map = HashMap::clone(map);
             map.insert(name.clone(), Arc::clone(&certified));
@@ -145,6 +146,27 @@ impl Drop for Offer {
                 self.challenges.alpn.rcu(|map| without(map, name));
             }
         }
+    }
+}
+
+/// What a CA names in the handshake. RFC 8738 s6: for an address it is "the IP address [...] encoded in a reverse
+/// mapping" name, because SNI knows no addresses.
+fn asked_for(name: &str) -> String {
+    match name.parse() {
+        Ok(IpAddr::V4(ip)) => {
+            let [a, b, c, d] = ip.octets();
+            format!("{d}.{c}.{b}.{a}.in-addr.arpa")
+        }
+        Ok(IpAddr::V6(ip)) => {
+            let digits = format!("{:032x}", ip.to_bits());
+            let mut reverse = String::with_capacity(72);
+            for digit in digits.chars().rev() {
+                reverse.push(digit);
+                reverse.push('.');
+            }
+            reverse + "ip6.arpa"
+        }
+        Err(_) => name.to_ascii_lowercase(),
     }
 }
 
@@ -207,5 +229,16 @@ mod tests {
         assert!(challenges.alpn("mana.so").is_none());
         assert!(challenges.offer_alpn("m\u{e4}na.so", &[7; 32]).is_err());
         assert_eq!(challenges.count(), 0);
+    }
+
+    #[test]
+    fn an_address_is_asked_for_by_its_reverse_name() {
+        let challenges = Arc::new(Challenges::default());
+        let _offers = ["192.0.2.10", "2001:db8::1"]
+            .map(|address| challenges.offer_alpn(address, &[7; 32]).unwrap());
+        assert!(challenges.alpn("10.2.0.192.in-addr.arpa").is_some());
+        let reverse = "1.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.8.b.d.0.1.0.0.2.ip6.arpa";
+        assert!(challenges.alpn(reverse).is_some());
+        assert!(challenges.alpn("192.0.2.10").is_none());
     }
 }

@@ -11,7 +11,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
-use http::header::{HeaderValue, RETRY_AFTER};
+use http::header::{HeaderMap, HeaderValue, RETRY_AFTER};
 use http::{Method, Request, Response, StatusCode};
 use http_body_util::{BodyExt, Limited};
 use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
@@ -22,6 +22,8 @@ use instant_acme::{BodyWrapper, BytesResponse, HttpClient};
 use rustls::RootCertStore;
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
+
+use crate::budget::RETRY_AFTER_MAX;
 
 /// Why there is no way to a CA, or why a request to it has failed.
 #[derive(Debug, thiserror::Error)]
@@ -122,12 +124,16 @@ impl CaClient {
         let answer = answer.map_err(|source| ClientError::Unreachable { host, source })?;
         let (mut head, body) = answer.into_parts();
         let body = Limited::new(body, ANSWER_BYTES_MAX).collect().await;
-        let body = body.map_err(ClientError::Answer)?.to_bytes();
-        self.patience
-            .note(head.headers.get(RETRY_AFTER).and_then(read_retry_after));
+        let mut body = body.map_err(ClientError::Answer)?.to_bytes();
+        self.patience.note(read_once(&mut head.headers));
         if is_read && head.status == StatusCode::OK && !head.headers.contains_key(RETRY_AFTER) {
             // RFC 9773 s4.3 has a SHOULD there, instant-acme insists on it: without one, its default is ours.
             head.headers.insert(RETRY_AFTER, DEFAULT_RETRY_AFTER);
+        }
+        if !head.status.is_success()
+            && let Some(told) = with_status(&body, head.status)
+        {
+            body = told;
         }
         Ok(Response::from_parts(head, body))
     }
@@ -172,15 +178,42 @@ pub(crate) fn read_roots(path: &Path) -> Result<RootCertStore, ClientError> {
     Ok(roots)
 }
 
-/// RFC 9110 s10.2.3: a number of seconds, or a date.
+/// Reads `Retry-After`, and leaves in its place what was read: others read it as well, and add it to a clock that ends
+/// somewhere.
+fn read_once(headers: &mut HeaderMap) -> Option<Duration> {
+    let wanted = read_retry_after(headers.get(RETRY_AFTER)?);
+    match wanted {
+        Some(wait) => headers.insert(RETRY_AFTER, wait.as_secs().into()),
+        None => headers.remove(RETRY_AFTER),
+    };
+    wanted
+}
+
+/// RFC 9110 s10.2.3: a number of seconds, or a date. At most [`RETRY_AFTER_MAX`] of it counts.
 fn read_retry_after(value: &HeaderValue) -> Option<Duration> {
     let text = value.to_str().ok()?.trim();
-    if let Ok(seconds) = text.parse() {
-        return Some(Duration::from_secs(seconds));
+    let wait = if !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit()) {
+        // More seconds than can be counted are as many as count.
+        text.parse().map_or(Duration::MAX, Duration::from_secs)
+    } else {
+        let date =
+            time::OffsetDateTime::parse(text, &time::format_description::well_known::Rfc2822);
+        let date = SystemTime::from(date.ok()?);
+        date.duration_since(SystemTime::now()).unwrap_or_default()
+    };
+    Some(wait.min(RETRY_AFTER_MAX))
+}
+
+/// A problem document that leaves out its status, as RFC 9457 s3.1.2 allows, with the one that it came with: whether an
+/// order is lost, or the CA only busy, is told by it. None if nothing is missing, or it is no such document.
+fn with_status(body: &[u8], status: StatusCode) -> Option<Bytes> {
+    let mut problem: serde_json::Map<String, serde_json::Value> =
+        serde_json::from_slice(body).ok()?;
+    if problem.contains_key("status") {
+        return None;
     }
-    let date = time::OffsetDateTime::parse(text, &time::format_description::well_known::Rfc2822);
-    let date = SystemTime::from(date.ok()?);
-    Some(date.duration_since(SystemTime::now()).unwrap_or_default())
+    problem.insert("status".to_owned(), status.as_u16().into());
+    serde_json::to_vec(&problem).ok().map(Bytes::from)
 }
 
 /// For one request, from the name's resolution to the last byte of the answer.
@@ -201,8 +234,13 @@ mod tests {
         let read = |text: &'static str| read_retry_after(&HeaderValue::from_static(text));
         assert_eq!(read("120"), Some(Duration::from_secs(120)));
         assert_eq!(read("Fri, 31 Dec 1999 23:59:59 GMT"), Some(Duration::ZERO));
-        let years = read("Fri, 31 Dec 2100 23:59:59 GMT").unwrap();
-        assert!(years > Duration::from_secs(365 * 24 * 3600));
+        for too_long in [
+            "Fri, 31 Dec 2100 23:59:59 GMT",
+            "9999999999999999999",
+            "99999999999999999999999999999999",
+        ] {
+            assert_eq!(read(too_long), Some(RETRY_AFTER_MAX), "{too_long}");
+        }
         for none in ["", "-1", "soon"] {
             assert_eq!(read(none), None, "{none:?}");
         }
@@ -211,6 +249,27 @@ mod tests {
             Duration::from_secs(default),
             crate::schedule::ASK_AGAIN_DEFAULT
         );
+    }
+
+    #[test]
+    fn what_others_read_of_retry_after_is_what_was_read_here() {
+        let mut headers = HeaderMap::new();
+        headers.insert(RETRY_AFTER, HeaderValue::from_static("9999999999999999999"));
+        assert_eq!(read_once(&mut headers), Some(RETRY_AFTER_MAX));
+        assert_eq!(headers[RETRY_AFTER], "604800");
+        headers.insert(RETRY_AFTER, HeaderValue::from_static("soon"));
+        assert_eq!(read_once(&mut headers), None);
+        assert!(!headers.contains_key(RETRY_AFTER));
+    }
+
+    #[test]
+    fn a_problem_without_a_status_has_that_of_its_answer() {
+        let told = with_status(br#"{"type":"x"}"#, StatusCode::NOT_FOUND).unwrap();
+        let told: serde_json::Value = serde_json::from_slice(&told).unwrap();
+        assert_eq!(told, serde_json::json!({"type": "x", "status": 404}));
+        for as_it_is in ["", "<html>", "[]", r#"{"status":500}"#] {
+            assert!(with_status(as_it_is.as_bytes(), StatusCode::NOT_FOUND).is_none());
+        }
     }
 
     #[tokio::test(start_paused = true)]

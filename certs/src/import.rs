@@ -3,7 +3,9 @@
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
+use crate::budget::Ledger;
 use crate::bundle::{Bundle, BundleError, read_bounded};
+use crate::owner::as_owner_of;
 use crate::store::{KeyPem, Store, StoreError};
 
 /// Why nothing was taken over.
@@ -41,13 +43,35 @@ pub fn import(
     now: SystemTime,
 ) -> Result<Bundle, ImportError> {
     let chain = text(&from.join(CHAIN))?;
-    let key = text(&from.join(KEY))?;
-    let bundle = Bundle::from_pem(host, chain.as_bytes(), key.as_bytes(), names)?;
+    let key = KeyPem::of_combined(text(&from.join(KEY))?);
+    let bundle = Bundle::from_pem(host, chain.as_bytes(), key.reveal().as_bytes(), names)?;
     bundle.check(now)?;
-    let store = Store::open(state_dir)?;
-    store.store_bundle(host, &chain, &KeyPem::new(key))?;
-    store.give_to_owner_of(state_dir, host)?;
+    let owner = |source| StoreError::Owner {
+        path: state_dir.to_owned(),
+        source,
+    };
+    as_owner_of(state_dir, || keep(state_dir, host, &chain, &key)).map_err(owner)??;
     Ok(bundle)
+}
+
+fn keep(state_dir: &Path, host: &str, chain: &str, key: &KeyPem) -> Result<(), ImportError> {
+    let store = Store::open(state_dir)?;
+    store.store_bundle(host, chain, key)?;
+    // It is of another account, whoever issued the one before: an order cannot name it. What cannot be read is made anew
+    // by the daemon.
+    if let Ok(
+        ledger @ Ledger {
+            directory: Some(_), ..
+        },
+    ) = store.ledger(host)
+    {
+        let ledger = Ledger {
+            directory: None,
+            ..ledger
+        };
+        store.store_ledger(host, &ledger)?;
+    }
+    Ok(())
 }
 
 fn text(path: &Path) -> Result<String, ImportError> {
@@ -93,5 +117,39 @@ mod tests {
             .unwrap();
         assert_eq!(stored.certified.cert, bundle.certified.cert);
         assert_eq!(read(&from).unwrap().names, ["a.so"]);
+    }
+
+    #[test]
+    fn a_key_among_certificates_is_stored_alone() {
+        let dir = tempfile::tempdir().unwrap();
+        let (from, state) = (dir.path().join("live"), dir.path().join("state"));
+        std::fs::create_dir(&from).unwrap();
+        let (chain, key) = pair_for(&["a.so"]);
+        let (other, _) = pair_for(&["b.so"]);
+        std::fs::write(from.join(CHAIN), &chain).unwrap();
+        for combined in [format!("{key}{other}"), format!("{other}{key}{chain}")] {
+            std::fs::write(from.join(KEY), combined).unwrap();
+            import(&from, "a.so", &["a.so"], &state, SystemTime::now()).unwrap();
+            let stored = Store::at(&state).bundle("a.so").unwrap().unwrap();
+            assert_eq!(stored.names, ["a.so"]);
+        }
+    }
+
+    #[test]
+    fn an_imported_certificate_is_of_no_ca_here() {
+        let dir = tempfile::tempdir().unwrap();
+        let (from, state) = (dir.path().join("live"), dir.path().join("state"));
+        std::fs::create_dir(&from).unwrap();
+        let (chain, key) = pair_for(&["a.so"]);
+        std::fs::write(from.join(CHAIN), chain).unwrap();
+        std::fs::write(from.join(KEY), key).unwrap();
+        let store = Store::open(&state).unwrap();
+        let mut ledger = Ledger::default();
+        ledger.ordering(SystemTime::now());
+        ledger.succeeded("https://ca.example/dir");
+        store.store_ledger("a.so", &ledger).unwrap();
+        import(&from, "a.so", &["a.so"], &state, SystemTime::now()).unwrap();
+        let after = store.ledger("a.so").unwrap();
+        assert_eq!((after.directory, after.tried), (None, ledger.tried));
     }
 }

@@ -70,15 +70,15 @@ pub fn read_roots(path: &Path) -> Result<Option<RootCertStore>, ClientError> {
     client::read_roots(path).map(Some)
 }
 
-/// The roots of this system; none if there are none, and then only names and dates can be judged.
+/// The roots of this system; none if there are none, and then nobody can say whether a client trusts a certificate.
 pub fn system_roots() -> Option<RootCertStore> {
     let mut roots = RootCertStore::empty();
     roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
     (!roots.is_empty()).then_some(roots)
 }
 
-/// Does one handshake with `host` at `address` (`host:port`) and says what it saw. With `roots` the chain is verified by
-/// them, else its dates and names only.
+/// Does one handshake with `host` at `address` (`host:port`) and says what it saw. The chain is verified by `roots`;
+/// without any, the certificate is not trusted: [`NO_ROOTS`].
 ///
 /// # Errors
 /// See [`InspectError`]; a certificate that should not be trusted is no error but [`Inspected::distrust`].
@@ -135,7 +135,9 @@ async fn handshake(
         .lock()
         .unwrap_or_else(PoisonError::into_inner)
         .take();
-    let distrust = distrust.or_else(|| doubt(&leaf, &name, certificates, SystemTime::now()));
+    let distrust = distrust
+        .or_else(|| doubt(&leaf, &name, certificates, SystemTime::now()))
+        .or_else(|| looker.inner.is_none().then(|| NO_ROOTS.to_owned()));
     let protocol = session.alpn_protocol();
     Ok(Inspected {
         address: peer,
@@ -222,4 +224,56 @@ impl ServerCertVerifier for Looker {
     }
 }
 
+/// Why a certificate is not trusted that nobody could judge.
+pub const NO_ROOTS: &str = "this system has no roots to judge it by";
 const TIME: Duration = Duration::from_secs(10);
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use std::path::PathBuf;
+
+    use tokio::net::TcpListener;
+
+    use super::*;
+
+    /// What a client finds at a server with this certificate and, perhaps, these roots.
+    async fn distrust(host: &str, has_roots: bool) -> Option<String> {
+        let (chain, key) = crate::testing::pair_for(&["localhost"]);
+        let dir = tempfile::tempdir().unwrap();
+        let path: PathBuf = dir.path().join("root.pem");
+        std::fs::write(&path, &chain).unwrap();
+        let bundle = crate::Bundle::from_pem("a", chain.as_bytes(), key.as_bytes(), &[]).unwrap();
+        let config =
+            rustls::ServerConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
+                .with_safe_default_protocol_versions()
+                .unwrap()
+                .with_no_client_auth()
+                .with_cert_resolver(Arc::new(rustls::sign::SingleCertAndKey::from(
+                    bundle.certified,
+                )));
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap().to_string();
+        let server = tokio::spawn(async move {
+            let acceptor = tokio_rustls::TlsAcceptor::from(Arc::new(config));
+            let (tcp, _) = listener.accept().await.unwrap();
+            // The client looks and leaves.
+            acceptor.accept(tcp).await.ok();
+        });
+        let roots = has_roots.then(|| read_roots(&path).unwrap().unwrap());
+        let seen = inspect(host, &address, roots).await.unwrap();
+        server.await.unwrap();
+        seen.distrust
+    }
+
+    #[tokio::test]
+    async fn a_certificate_that_nobody_can_judge_is_not_trusted() {
+        assert_eq!(distrust("localhost", true).await, None);
+        assert_eq!(
+            distrust("localhost", false).await.as_deref(),
+            Some(NO_ROOTS)
+        );
+        let other = distrust("elsewhere.example", false).await.unwrap();
+        assert!(other.contains("other names"), "{other}");
+    }
+}

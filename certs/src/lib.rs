@@ -39,6 +39,7 @@ pub mod files;
 pub mod import;
 pub mod inspect;
 mod order;
+mod owner;
 pub mod plan;
 mod preflight;
 pub mod publish;
@@ -70,10 +71,16 @@ fn is_bad_nonce(problem: &instant_acme::Problem) -> bool {
 
 /// `2026-07-27T09:13:21Z`
 pub fn text(time: std::time::SystemTime) -> String {
-    let time = time::OffsetDateTime::from(time);
-    let whole = time.replace_nanosecond(0).unwrap_or(time);
+    use std::time::UNIX_EPOCH;
+    let seconds = match time.duration_since(UNIX_EPOCH) {
+        Ok(after) => i64::try_from(after.as_secs()),
+        Err(before) => i64::try_from(before.duration().as_secs()).map(|seconds| -seconds),
+    };
     // Years beyond 9999 cannot be written so; they are as good as never.
-    whole
-        .format(&time::format_description::well_known::Rfc3339)
-        .unwrap_or_else(|_| "never".to_owned())
+    let text = seconds.ok().and_then(|seconds| {
+        let date = time::OffsetDateTime::from_unix_timestamp(seconds).ok()?;
+        date.format(&time::format_description::well_known::Rfc3339)
+            .ok()
+    });
+    text.unwrap_or_else(|| "never".to_owned())
 }

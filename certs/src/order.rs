@@ -4,25 +4,27 @@
 //! the order's URL and key are stored before the CA is asked to issue, and an order that is found unfinished is taken
 //! up where it stands. Whether and when an order is made is decided elsewhere.
 
+mod begin;
 mod error;
 
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use instant_acme::{
-    Authorization, AuthorizationStatus, CertificateIdentifier, ChallengeType, Identifier, NewOrder,
-    Order, OrderStatus, Problem,
+    Authorization, AuthorizationStatus, CertificateIdentifier, ChallengeType, Order, OrderStatus,
 };
 use tokio::time::Instant;
 
 use crate::account::{Ca, on_disk};
 use crate::budget::Ledger;
-use crate::bundle::Bundle;
+use crate::bundle::{Bundle, BundleError};
 use crate::challenge::{Challenges, Offer};
 use crate::failpoint;
-use crate::request::{KeyKind, make_key, make_request};
+use crate::renew::Settings;
+use crate::request::{KeyKind, make_request};
 use crate::store::{KeyPem, Pending, Store};
 
+use begin::{begin, take_up};
 pub use error::OrderError;
 pub(crate) use error::with_sources;
 
@@ -46,6 +48,8 @@ pub(crate) struct Wanted {
     pub(crate) profile: Option<String>,
     /// The certificate that this one takes the place of (RFC 9773 s5).
     pub(crate) replaces: Option<CertificateIdentifier<'static>>,
+    /// What a new order has to stay within.
+    pub(crate) settings: Arc<Settings>,
 }
 
 /// Obtains a certificate and stores it. An unfinished order is taken up; `ledger` is noted and stored before a new one.
@@ -56,7 +60,7 @@ pub(crate) async fn obtain(
     challenges: &Arc<Challenges>,
     ledger: &mut Ledger,
 ) -> Result<Bundle, OrderError> {
-    let (mut order, pending) = match unfinished(wanted, ca, store).await? {
+    let (mut order, pending) = match take_up(wanted, ca, store, ledger).await? {
         Some(found) => found,
         None => begin(wanted, ca, store, ledger).await?,
     };
@@ -64,126 +68,15 @@ pub(crate) async fn obtain(
     match finish(&mut order, wanted, ca, challenges, &pending).await {
         Ok(chain) => keep(wanted, store, &chain, pending.key).await,
         Err(error) => {
-            let is_dead = matches!(
-                error,
-                OrderError::Invalid { .. } | OrderError::NoChallenge { .. }
-            );
-            if is_dead || order.state().status == OrderStatus::Invalid {
-                forget(store, &wanted.host).await?;
+            let is_dead = error.is_the_end() || order.state().status == OrderStatus::Invalid;
+            if is_dead {
+                // RFC 8555 s7.1.6: an order that is invalid stays so. CAs count what they issued, and this is nothing.
+                ledger.take_back(pending.noted);
+                forget(store, &wanted.host).await;
             }
             Err(error)
         }
     }
-}
-
-async fn unfinished(
-    wanted: &Wanted,
-    ca: &Ca,
-    store: &Store,
-) -> Result<Option<(Order, Pending)>, OrderError> {
-    let (from, host) = (store.clone(), wanted.host.clone());
-    let Some(pending) = on_disk(move || from.pending(&host)).await?? else {
-        return Ok(None);
-    };
-    if pending.directory != ca.directory || pending.names != wanted.names {
-        forget(store, &wanted.host).await?;
-        return Ok(None);
-    }
-    let found = retry_nonce!(ca.account.order(pending.order.clone()));
-    match found {
-        Ok(mut order) => {
-            if order.state().status == OrderStatus::Invalid {
-                forget(store, &wanted.host).await?;
-                return Ok(None);
-            }
-            tracing::info!(
-                site = wanted.host,
-                order = order.url(),
-                "taking up an unfinished order"
-            );
-            Ok(Some((order, pending)))
-        }
-        Err(error) => {
-            // Only the CA's own word makes an order lost; a CA that is down has not forgotten it.
-            if let instant_acme::Error::Api(_) = error {
-                forget(store, &wanted.host).await?;
-            }
-            Err(OrderError::of("cannot take up the unfinished order", error))
-        }
-    }
-}
-
-async fn begin(
-    wanted: &Wanted,
-    ca: &Ca,
-    store: &Store,
-    ledger: &mut Ledger,
-) -> Result<(Order, Pending), OrderError> {
-    if let Some(profile) = &wanted.profile {
-        let mut offered: Vec<String> = ca.account.profiles().map(|p| p.name.to_owned()).collect();
-        if !offered.contains(profile) {
-            offered.sort();
-            let profile = profile.clone();
-            return Err(OrderError::NoProfile { profile, offered });
-        }
-    }
-    let key = make_key(wanted.key).map_err(OrderError::Request)?;
-    // Before the CA is asked: a disk that takes nothing is found out while it costs nothing, and a crash loop burns the
-    // budget here, not the CA's.
-    ledger.ordering(SystemTime::now());
-    let (to, host, noted) = (store.clone(), wanted.host.clone(), ledger.clone());
-    on_disk(move || to.store_ledger(&host, &noted)).await??;
-    failpoint::reach("acme-noted");
-    let order = new_order(wanted, ca).await?;
-    let pending = Pending {
-        directory: ca.directory.clone(),
-        order: order.url().to_owned(),
-        names: wanted.names.clone(),
-        key,
-    };
-    let (to, host, stored) = (store.clone(), wanted.host.clone(), pending.clone());
-    on_disk(move || to.store_pending(&host, &stored)).await??;
-    Ok((order, pending))
-}
-
-async fn new_order(wanted: &Wanted, ca: &Ca) -> Result<Order, OrderError> {
-    let names = wanted.names.iter().cloned();
-    let identifiers: Vec<Identifier> = names
-        .map(|name| match name.parse() {
-            Ok(ip) => Identifier::Ip(ip),
-            Err(_) => Identifier::Dns(name),
-        })
-        .collect();
-    let build = |replaces: Option<&CertificateIdentifier<'static>>| {
-        let mut new = NewOrder::new(&identifiers);
-        if let Some(profile) = &wanted.profile {
-            new = new.profile(profile);
-        }
-        match replaces {
-            Some(replaces) => new.replaces(replaces.clone()),
-            None => new,
-        }
-    };
-    let first = retry_nonce!(ca.account.new_order(&build(wanted.replaces.as_ref())));
-    let first = match first {
-        // It does not do ARI at all.
-        Err(instant_acme::Error::Unsupported(_)) if wanted.replaces.is_some() => {
-            retry_nonce!(ca.account.new_order(&build(None)))
-        }
-        // RFC 9773 s5: "the Server MUST reject the request [...] alreadyReplaced"; the order may be made without.
-        Err(instant_acme::Error::Api(problem))
-            if wanted.replaces.is_some() && is_about_replaces(&problem) =>
-        {
-            retry_nonce!(ca.account.new_order(&build(None)))
-        }
-        other => other,
-    };
-    first.map_err(|source| OrderError::of("the CA does not take the order", source))
-}
-
-fn is_about_replaces(problem: &Problem) -> bool {
-    let kind = problem.r#type.as_deref().unwrap_or_default();
-    kind.ends_with(":alreadyReplaced") || problem.status == Some(409)
 }
 
 /// From wherever the order stands to the chain.
@@ -203,8 +96,7 @@ async fn finish(
     if order.state().status == OrderStatus::Ready {
         failpoint::reach("acme-ready");
         let request = make_request(&wanted.names, &pending.key).map_err(OrderError::Request)?;
-        retry_nonce!(order.finalize_csr(&request))
-            .map_err(|source| OrderError::of("the CA does not finalize the order", source))?;
+        retry_nonce!(order.finalize_csr(&request)).map_err(OrderError::of_finalize)?;
         failpoint::reach("acme-finalized");
     }
     poll(order, ca, "valid", |status| status == OrderStatus::Valid).await?;
@@ -362,22 +254,30 @@ async fn keep(
     .and_then(|bundle| bundle.check(SystemTime::now()).map(|()| bundle));
     let bundle = match checked {
         Ok(bundle) => bundle,
+        // More likely than a CA that dates forward is a clock that is behind: the certificate is good as soon as that is
+        // mended, and is downloaded again by then.
+        Err(error @ BundleError::NotYetValid { .. }) => return Err(error.into()),
         Err(error) => {
             // The same order would give the same certificate again.
-            forget(store, &wanted.host).await?;
+            forget(store, &wanted.host).await;
             return Err(error.into());
         }
     };
     let (to, host, chain) = (store.clone(), wanted.host.clone(), chain.to_owned());
     on_disk(move || to.store_bundle(&host, &chain, &key)).await??;
-    forget(store, &wanted.host).await?;
+    forget(store, &wanted.host).await;
     Ok(bundle)
 }
 
-async fn forget(store: &Store, host: &str) -> Result<(), OrderError> {
-    let (store, host) = (store.clone(), host.to_owned());
-    on_disk(move || store.forget_pending(&host)).await??;
-    Ok(())
+/// A disk that does not let go of an order is said, and must not hide what the CA says: the order is found again, and is
+/// what it was.
+async fn forget(store: &Store, host: &str) {
+    let (from, name) = (store.clone(), host.to_owned());
+    let forgotten = on_disk(move || from.forget_pending(&name)).await;
+    if let Err(error) = forgotten.and_then(|done| Ok(done?)) {
+        let error = with_sources(&error);
+        tracing::error!(site = host, error, "cannot forget an order that is over");
+    }
 }
 
 /// For the CA to look at the challenges, and again to issue. A slower order is taken up by the next attempt.

@@ -4,7 +4,7 @@
 
 use std::time::SystemTime;
 
-use crate::budget::{Budget, Ledger, Refusal};
+use crate::budget::{Ledger, Refusal, Terms};
 use crate::schedule::{Due, Validity, Why, due, seed_of};
 
 /// The certificate of a site, as far as plans go.
@@ -14,7 +14,7 @@ pub struct Held {
     pub validity: Validity,
     /// Its name at the CA (RFC 9773 s4.1); empty if it has none.
     pub certificate: String,
-    /// Whether it covers all names of the site.
+    /// Whether it covers all names of the site, and is of a CA that is configured.
     pub is_fit: bool,
 }
 
@@ -46,13 +46,13 @@ pub fn plan(
     held: Option<&Held>,
     ledger: &Ledger,
     has_unfinished: bool,
-    budget: Budget,
+    terms: Terms<'_>,
     now: SystemTime,
 ) -> Plan {
     let wanted = wanted(held, ledger, has_unfinished, now);
     let is_new_order = !has_unfinished;
     let refusal = ledger
-        .may_try(budget, is_new_order, true, now.max(wanted.at))
+        .may_try(terms, is_new_order, true, now.max(wanted.at))
         .err();
     let order_at = refusal
         .as_ref()

@@ -43,7 +43,8 @@ pub(crate) async fn look(
     let _offer = challenges.offer_http(&token, &expected);
     let answer = tokio::time::timeout(TIME, fetch(name, via, &token)).await;
     let answer = answer.unwrap_or_else(|_| Err("no answer in time".to_owned()))?;
-    if answer.ends_with(&expected) {
+    // Not only at its end: an answer may be chunked, and what is asked for is in nobody else's answer.
+    if answer.contains(&expected) {
         return Ok(());
     }
     let first = answer.lines().next().unwrap_or_default();
@@ -58,6 +59,20 @@ pub(crate) async fn look(
         ),
         None => format!("something else answers: {}", first.escape_debug()),
     })
+}
+
+/// Looks at each name and says what was found: for an operator who wants to know at a start, not months later.
+pub(crate) async fn say(names: Vec<String>, via: Option<SocketAddr>, challenges: Arc<Challenges>) {
+    for name in names {
+        match look(&name, via, &challenges).await {
+            Ok(()) => tracing::info!(name, "the name leads to this proxy over http"),
+            Err(reason) => tracing::warn!(
+                name,
+                reason,
+                "the name does not seem to lead to this proxy over http; the next renewal may fail"
+            ),
+        }
+    }
 }
 
 async fn fetch(name: &str, via: Option<SocketAddr>, token: &str) -> Result<String, String> {
@@ -112,6 +127,14 @@ mod tests {
     async fn only_the_token_itself_counts() {
         let good = found(|token| format!("HTTP/1.1 200 OK\r\n\r\n{token}.preflight")).await;
         assert_eq!(good, Ok(()));
+        let chunked = found(|token| {
+            format!(
+                "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n34\r\n{token}.preflight\r\n0\r\n\r\n"
+            )
+        });
+        assert_eq!(chunked.await, Ok(()));
+        let echo = found(|token| format!("HTTP/1.1 200 OK\r\n\r\nyou asked for {token}")).await;
+        assert!(echo.is_err());
         let other = found(|_| "HTTP/1.1 200 OK\r\n\r\nhello".to_owned()).await;
         assert!(other.unwrap_err().contains("HTTP/1.1 200 OK"));
         let moved = "HTTP/1.1 301 Moved\r\nLocation: https://cdn.example/\r\n\r\n";

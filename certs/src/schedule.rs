@@ -43,7 +43,7 @@ pub struct Advice {
 pub enum Why {
     /// There is none.
     Missing,
-    /// There is one, but not for all names of the site, or it is broken.
+    /// There is one, but not for all names of the site, or of a CA that is not configured any more, or it is broken.
     Unfit,
     /// The CA suggests it.
     Window,

@@ -5,7 +5,7 @@
 use std::time::UNIX_EPOCH;
 
 use super::*;
-use crate::budget::{Budget, Ledger};
+use crate::budget::{Budget, Ledger, Terms};
 use crate::plan::{Held, Step, plan};
 
 const HOUR: Duration = Duration::from_secs(3600);
@@ -13,6 +13,10 @@ const DAY: Duration = Duration::from_secs(24 * 3600);
 const BUDGET: Budget = Budget {
     orders_per_week: 5,
     failures_per_hour: 4,
+};
+const TERMS: Terms<'static> = Terms {
+    budget: BUDGET,
+    cas: &[],
 };
 
 fn start() -> SystemTime {
@@ -122,9 +126,9 @@ fn advice_counts_for_its_own_certificate_only() {
         is_fit: true,
     };
     let now = start() + 2 * HOUR;
-    let old = plan(Some(&held("a.1")), &ledger, false, BUDGET, now);
+    let old = plan(Some(&held("a.1")), &ledger, false, TERMS, now);
     assert_eq!(old.step, Step::Order(Why::Window));
-    let new = plan(Some(&held("a.2")), &ledger, false, BUDGET, now);
+    let new = plan(Some(&held("a.2")), &ledger, false, TERMS, now);
     assert_eq!(new.step, Step::Ask);
     assert_eq!(new.due.why, Why::Lifetime);
     assert!(new.due.at > now + 50 * DAY);
@@ -174,7 +178,7 @@ fn year(days: u32, advises: Advises, fails_every: usize) -> (usize, Duration) {
     let mut least_left = Duration::MAX;
     let mut asked_last = start();
     while now < end {
-        let next = plan(held.as_ref(), &ledger, false, BUDGET, now);
+        let next = plan(held.as_ref(), &ledger, false, TERMS, now);
         assert!(next.at.duration_since(now).unwrap_or_default() < 2 * 398 * DAY);
         if next.at > now {
             now = next.at;

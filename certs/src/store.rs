@@ -11,11 +11,14 @@
 //! certs/mana.so/ledger.json                                    attempts, backoff, the CA's advice
 //! ```
 
+mod error;
+
 use std::fmt;
 use std::fs::{DirBuilder, File, OpenOptions};
 use std::io::{self, Read, Write};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
+use std::time::SystemTime;
 
 use instant_acme::AccountCredentials;
 use serde::de::DeserializeOwned;
@@ -24,7 +27,10 @@ use serde::{Deserialize, Serialize};
 use crate::budget::Ledger;
 use crate::bundle::{Bundle, BundleError, FILE_BYTES_MAX};
 use crate::failpoint;
+use crate::order::with_sources;
 use crate::schedule::seed_of;
+
+pub use error::StoreError;
 
 /// The directory.
 #[derive(Clone, Debug)]
@@ -48,43 +54,9 @@ pub struct Pending {
     pub names: Vec<String>,
     /// The key that its certificate is for.
     pub key: KeyPem,
-}
-
-/// Why something cannot be kept or found.
-#[derive(Debug, thiserror::Error)]
-pub enum StoreError {
-    /// A directory cannot be made or looked at.
-    #[error("cannot use the directory {}", path.display())]
-    Directory {
-        /// The directory.
-        path: PathBuf,
-        /// Why not.
-        source: io::Error,
-    },
-    /// A file cannot be read.
-    #[error("cannot read {}", path.display())]
-    Read {
-        /// The file.
-        path: PathBuf,
-        /// Why not.
-        source: io::Error,
-    },
-    /// A file cannot be written; the one before it is still there.
-    #[error("cannot write {}; is the disk full or read-only?", path.display())]
-    Write {
-        /// The file.
-        path: PathBuf,
-        /// Why not.
-        source: io::Error,
-    },
-    /// A file is not what was written there.
-    #[error("{} is damaged; move it away, and it is made again", path.display())]
-    Damaged {
-        /// The file.
-        path: PathBuf,
-        /// What is wrong.
-        source: serde_json::Error,
-    },
+    /// When it was noted in [`Ledger::tried`]; it is taken out of there if it comes to nothing.
+    #[serde(default)]
+    pub noted: Option<SystemTime>,
 }
 
 // === impl KeyPem ===
@@ -92,6 +64,25 @@ pub enum StoreError {
 impl KeyPem {
     /// Takes a text that must not be shown.
     pub fn new(text: String) -> KeyPem {
+        KeyPem(text)
+    }
+
+    /// The private key of a text in which there may be certificates as well; the whole text if there is none in it.
+    ///
+    /// A bundle is stored with its key first: a certificate beside the key would be taken for the leaf.
+    pub fn of_combined(text: String) -> KeyPem {
+        let begins = |line: &str| line.starts_with("-----BEGIN ") && line.contains("PRIVATE KEY");
+        let begin = text.lines().position(|line| begins(line.trim()));
+        let lines = text.lines().skip(begin.unwrap_or(usize::MAX));
+        let ends = |line: &str| line.trim().starts_with("-----END ");
+        let mut key = String::new();
+        for line in lines {
+            key.push_str(line.trim());
+            key.push('\n');
+            if ends(line) {
+                return KeyPem(key);
+            }
+        }
         KeyPem(text)
     }
 
@@ -159,12 +150,13 @@ impl Store {
         self.write(host, BUNDLE, text.as_bytes(), true)
     }
 
-    /// The order of a site that was begun.
+    /// The order of a site that was begun. One that is damaged is moved aside and is none: its key is lost, and nothing
+    /// but another order gives a certificate.
     ///
     /// # Errors
-    /// [`StoreError::Read`], [`StoreError::Damaged`].
+    /// [`StoreError::Read`], [`StoreError::Write`].
     pub fn pending(&self, host: &str) -> Result<Option<Pending>, StoreError> {
-        read_json(&self.file(host, ORDER))
+        read_or_move_aside(&self.file(host, ORDER))
     }
 
     /// Notes an order.
@@ -199,12 +191,13 @@ impl Store {
         self.write(host, LEDGER, &to_json(ledger), false)
     }
 
-    /// The account at a directory.
+    /// The account at a directory. One that is damaged is moved aside and is none: a CA gives another one for the asking,
+    /// and until then nothing is renewed.
     ///
     /// # Errors
-    /// [`StoreError::Read`], [`StoreError::Damaged`].
+    /// [`StoreError::Read`], [`StoreError::Write`].
     pub fn account(&self, directory: &str) -> Result<Option<AccountCredentials>, StoreError> {
-        read_json(&self.file(ACCOUNTS, &account_name(directory)))
+        read_or_move_aside(&self.file(ACCOUNTS, &account_name(directory)))
     }
 
     /// Keeps an account.
@@ -228,35 +221,6 @@ impl Store {
         remove(&self.file(ACCOUNTS, &account_name(directory)))
     }
 
-    /// Gives every file to the owner of the state directory: for an import by root into the store of a daemon with a
-    /// user of its own.
-    ///
-    /// # Errors
-    /// [`StoreError::Write`].
-    pub fn give_to_owner_of(&self, state_dir: &Path, host: &str) -> Result<(), StoreError> {
-        let failed = |path: &Path| {
-            let path = path.to_owned();
-            move |source| StoreError::Write { path, source }
-        };
-        let owner = std::fs::metadata(state_dir).map_err(failed(state_dir))?;
-        let of_site = self.dir.join(host);
-        let paths = [
-            self.dir.clone(),
-            self.dir.join(ACCOUNTS),
-            of_site.clone(),
-            of_site.join(BUNDLE),
-            of_site.join(LEDGER),
-        ];
-        for path in paths.iter().filter(|path| path.exists()) {
-            let own = std::fs::metadata(path).map_err(failed(path))?;
-            if (own.uid(), own.gid()) != (owner.uid(), owner.gid()) {
-                std::os::unix::fs::chown(path, Some(owner.uid()), Some(owner.gid()))
-                    .map_err(failed(path))?;
-            }
-        }
-        Ok(())
-    }
-
     fn file(&self, dir: &str, name: &str) -> PathBuf {
         self.dir.join(dir).join(name)
     }
@@ -270,6 +234,7 @@ impl Store {
     ) -> Result<(), StoreError> {
         make_dir(&self.dir)?;
         let dir = self.dir.join(dir);
+        refuse_link(&dir)?;
         make_dir(&dir)?;
         let path = dir.join(name);
         let failed = |source| StoreError::Write {
@@ -277,10 +242,11 @@ impl Store {
             source,
         };
         let temp = dir.join(format!("{name}.tmp"));
+        // A crash may have left one; whatever else lies there, a link or a file that others can read, is not written to.
+        remove(&temp)?;
         let mut file = OpenOptions::new()
             .write(true)
-            .create(true)
-            .truncate(true)
+            .create_new(true)
             .mode(0o600)
             .open(&temp)
             .map_err(failed)?;
@@ -324,6 +290,16 @@ fn make_dir(path: &Path) -> Result<(), StoreError> {
         .map_or(Ok(()), |parent| sync_dir(parent).map_err(failed))
 }
 
+fn refuse_link(path: &Path) -> Result<(), StoreError> {
+    match std::fs::symlink_metadata(path) {
+        Ok(metadata) if metadata.is_symlink() => Err(StoreError::Link {
+            path: path.to_owned(),
+        }),
+        // Whatever else is wrong is found out by whoever uses it.
+        Ok(_) | Err(_) => Ok(()),
+    }
+}
+
 fn remove(path: &Path) -> Result<(), StoreError> {
     match std::fs::remove_file(path) {
         Ok(()) => Ok(()),
@@ -359,6 +335,26 @@ fn read_json<T: DeserializeOwned>(path: &Path) -> Result<Option<T>, StoreError> 
         source,
     });
     read.map(Some)
+}
+
+fn read_or_move_aside<T: DeserializeOwned>(path: &Path) -> Result<Option<T>, StoreError> {
+    let error = match read_json(path) {
+        Err(error @ StoreError::Damaged { .. }) => error,
+        read => return read,
+    };
+    let mut aside = path.as_os_str().to_owned();
+    aside.push(".damaged");
+    std::fs::rename(path, &aside).map_err(|source| StoreError::Write {
+        path: path.to_owned(),
+        source,
+    })?;
+    let error = with_sources(&error);
+    tracing::error!(
+        error,
+        aside = %Path::new(&aside).display(),
+        "a file of the store was damaged and is moved aside; it is made anew"
+    );
+    Ok(None)
 }
 
 fn to_json(value: &impl Serialize) -> Vec<u8> {

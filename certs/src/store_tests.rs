@@ -26,6 +26,7 @@ fn pending() -> Pending {
         order: "https://ca.example/order/1".to_owned(),
         names: vec!["a.so".to_owned()],
         key: KeyPem::new("secret".to_owned()),
+        noted: Some(SystemTime::UNIX_EPOCH),
     }
 }
 
@@ -102,6 +103,52 @@ fn a_damaged_file_is_named_and_not_taken_for_none() {
     );
     std::fs::write(dir.path().join("certs/a.so/bundle.pem"), "").unwrap();
     assert!(store.bundle("a.so").is_err());
+}
+
+#[test]
+fn a_damaged_order_or_account_is_moved_aside_and_holds_nothing_up() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = Store::open(dir.path()).unwrap();
+    store.store_pending("a.so", &pending()).unwrap();
+    let order = dir.path().join("certs/a.so/order.json");
+    let url = "https://ca.example/dir";
+    let account = dir.path().join("certs/accounts").join(account_name(url));
+    for path in [&order, &account] {
+        std::fs::write(path, "{").unwrap();
+    }
+    assert!(store.pending("a.so").unwrap().is_none());
+    assert!(store.account(url).unwrap().is_none());
+    for path in [&order, &account] {
+        assert!(!path.exists());
+        let aside = format!("{}.damaged", path.display());
+        assert_eq!(std::fs::read_to_string(aside).unwrap(), "{");
+    }
+}
+
+#[test]
+fn nothing_is_written_through_a_link_or_into_a_file_of_others() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = Store::open(dir.path()).unwrap();
+    store.store_ledger("a.so", &Ledger::default()).unwrap();
+    let victim = dir.path().join("victim");
+    std::fs::write(&victim, "untouched").unwrap();
+    let temp = dir.path().join("certs/a.so/order.json.tmp");
+    std::os::unix::fs::symlink(&victim, &temp).unwrap();
+    store.store_pending("a.so", &pending()).unwrap();
+    assert_eq!(std::fs::read_to_string(&victim).unwrap(), "untouched");
+    // Left open to others.
+    std::fs::write(&temp, "").unwrap();
+    std::fs::set_permissions(&temp, std::fs::Permissions::from_mode(0o644)).unwrap();
+    store.store_pending("a.so", &pending()).unwrap();
+    let order = dir.path().join("certs/a.so/order.json");
+    assert_eq!(std::fs::metadata(order).unwrap().mode() & 0o777, 0o600);
+    // The directory of a site.
+    let elsewhere = dir.path().join("elsewhere");
+    std::fs::create_dir(&elsewhere).unwrap();
+    std::os::unix::fs::symlink(&elsewhere, dir.path().join("certs/b.so")).unwrap();
+    let error = store.store_pending("b.so", &pending()).unwrap_err();
+    assert!(error.to_string().contains("b.so is a link"), "{error}");
+    assert_eq!(std::fs::read_dir(elsewhere).unwrap().count(), 0);
 }
 
 #[test]

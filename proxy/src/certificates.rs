@@ -6,12 +6,12 @@
 
 mod verbs;
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
 use mana_certs::budget::Budget;
-use mana_certs::files::FilePair;
+use mana_certs::files::{FilePair, Watched};
 use mana_certs::renew::{AcmeSite, Settings, Work};
 use mana_certs::store::Store;
 use mana_certs::{Bundle, BundleError, CaSettings, Eab, NotBase64, self_signed};
@@ -59,6 +59,10 @@ pub struct Loaded {
     pub bundles: Vec<Bundle>,
     /// Names without a certificate, whose handshakes fail until there is one.
     pub bare: HashSet<String>,
+    /// The canonical host of each name.
+    pub own: HashMap<String, String>,
+    /// Pairs of files, and how they looked before they were read: what changes after that is found.
+    pub watched: Vec<Watched>,
 }
 
 /// The bundles of all sites. A self-signed one that `keyring` serves already stays, so that a reload does not change
@@ -76,6 +80,12 @@ pub fn load_bundles(
     let mut loaded = Loaded::default();
     for site in &config.sites {
         let host = site.settings.host.as_str();
+        let own = names(site).map(|name| (name.to_owned(), host.to_owned()));
+        loaded.own.extend(own);
+        if let Some(pair) = file_pair(site) {
+            let seen = pair.seen();
+            loaded.watched.push(Watched::new(pair, seen));
+        }
         let found = match (&site.certificate, kept(site, keyring, now)) {
             (_, Some(bundle)) => Some(bundle),
             (CertificateSource::Acme, None) => first(site, &store, config.acme.first, now)?,
@@ -154,37 +164,36 @@ pub fn names(site: &SiteConfig) -> impl Iterator<Item = &str> {
         .map(Host::as_str)
 }
 
-/// What the keeper has to do for a configuration. Reads the key of an external account binding.
+fn file_pair(site: &SiteConfig) -> Option<FilePair> {
+    match &site.certificate {
+        CertificateSource::Files { chain, key } => Some(FilePair {
+            host: site.settings.host.to_string(),
+            names: names(site).map(str::to_owned).collect(),
+            chain: chain.clone(),
+            key: key.clone(),
+        }),
+        CertificateSource::SelfSigned | CertificateSource::Acme => None,
+    }
+}
+
+/// What the keeper has to do for a configuration whose bundles were loaded. Reads the key of an external account binding.
 ///
 /// # Errors
 /// `EabUnreadable`, `EabUnusable`.
-pub fn work(config: &Config) -> Result<Work, CertificateError> {
+pub fn work(config: &Config, watched: Vec<Watched>) -> Result<Work, CertificateError> {
     let acme = &config.acme;
     let mut cas = vec![ca(&acme.ca)?];
     if let Some(fallback) = &acme.fallback {
         cas.push(ca(fallback)?);
     }
-    let owned = |site: &SiteConfig| names(site).map(str::to_owned).collect();
     let of_ca = |site: &&SiteConfig| site.certificate == CertificateSource::Acme;
-    let files = config
-        .sites
-        .iter()
-        .filter_map(|site| match &site.certificate {
-            CertificateSource::Files { chain, key } => Some(FilePair {
-                host: site.settings.host.to_string(),
-                names: owned(site),
-                chain: chain.clone(),
-                key: key.clone(),
-            }),
-            CertificateSource::SelfSigned | CertificateSource::Acme => None,
-        });
     let sites = config.sites.iter().filter(of_ca).map(|site| AcmeSite {
         host: site.settings.host.to_string(),
-        names: owned(site),
+        names: names(site).map(str::to_owned).collect(),
     });
     Ok(Work {
         acme: sites.collect(),
-        files: files.collect(),
+        files: watched,
         settings: Settings {
             cas,
             key: acme.key,

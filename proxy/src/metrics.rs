@@ -247,6 +247,27 @@ impl Metrics {
             .set(unix_s(not_after));
     }
 
+    /// Forgets a site that has left the configuration: what is not served must not alarm anybody.
+    pub fn certificate_left(&self, site: &str) {
+        self.attempts_left(site);
+        // Nothing to remove is nothing wrong.
+        self.certificate_expiry.remove_label_values(&[site]).ok();
+        self.certificate_files_refused
+            .remove_label_values(&[site])
+            .ok();
+    }
+
+    fn attempts_left(&self, site: &str) {
+        self.certificate_next_attempt
+            .remove_label_values(&[site])
+            .ok();
+        for result in ["issued", "failed"] {
+            self.certificate_attempts
+                .remove_label_values(&[site, result])
+                .ok();
+        }
+    }
+
     /// Notes how many challenges are on offer.
     pub fn challenges(&self, count: usize) {
         self.challenges
@@ -316,6 +337,10 @@ impl Metrics {
 }
 
 impl mana_certs::renew::Observe for Metrics {
+    fn left(&self, host: &str) {
+        self.attempts_left(host);
+    }
+
     fn served(&self, host: &str, not_after: std::time::SystemTime) {
         self.certificate(host, not_after);
     }
@@ -421,5 +446,26 @@ mod tests {
             .render(&Table::new(8, Vec::new()), 0, 0)
             .expect("renders");
         assert!(!page.contains("mana.so"), "{page}");
+    }
+
+    #[test]
+    fn a_site_that_has_left_has_no_certificate_to_watch() {
+        use mana_certs::renew::Observe;
+        let metrics = Metrics::new().expect("names differ");
+        let now = std::time::SystemTime::now();
+        for host in ["a.so", "b.so"] {
+            metrics.served(host, now);
+            metrics.next_attempt(host, now);
+            metrics.attempted(host, true);
+            metrics.attempted(host, false);
+            metrics.refused(host);
+        }
+        let table = Table::new(1, Vec::new());
+        let page = || metrics.render(&table, 0, 0).expect("renders");
+        metrics.left("a.so");
+        assert_eq!(page().matches("site=\"a.so\"").count(), 2, "{}", page());
+        metrics.certificate_left("a.so");
+        assert!(!page().contains("a.so"), "{}", page());
+        assert_eq!(page().matches("site=\"b.so\"").count(), 5);
     }
 }

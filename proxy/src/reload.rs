@@ -9,6 +9,7 @@ use std::time::SystemTime;
 
 use arc_swap::ArcSwap;
 use mana_certs::renew::Handle;
+use mana_control::Host;
 use mana_control::hooks::{Prepared, Reloader};
 
 use crate::certificates::{load_bundles, work};
@@ -69,7 +70,7 @@ impl Reloader for FromFile {
             SystemTime::now(),
         )
         .map_err(|error| with_sources(&error))?;
-        let work = work(&config).map_err(|error| with_sources(&error))?;
+        let work = work(&config, loaded.watched).map_err(|error| with_sources(&error))?;
         let (keeper, sites) = (self.keeper.clone(), Arc::clone(&self.sites));
         let current = Arc::clone(&self.current);
         let (needs_restart, is_changed_beside) = {
@@ -88,11 +89,18 @@ impl Reloader for FromFile {
             is_changed_beside,
             commit: Box::new(move || {
                 shared.settings.store(Arc::new(settings_of(&config)));
-                shared.keyring.replace_all(loaded.bundles, loaded.bare);
+                shared
+                    .keyring
+                    .replace_all(loaded.bundles, loaded.bare, loaded.own);
                 // After the keyring: what was obtained since the bundles were read is published again.
                 keeper.take(work);
                 sites.store(Arc::new(config.sites.clone()));
                 let mut current = current.lock().unwrap_or_else(PoisonError::into_inner);
+                let stays =
+                    |host: &Host| config.sites.iter().any(|site| site.settings.host == *host);
+                for site in current.sites.iter().filter(|s| !stays(&s.settings.host)) {
+                    shared.metrics.certificate_left(site.settings.host.as_str());
+                }
                 current.timeouts = config.timeouts;
                 current.limits = config.limits;
                 current.client = config.client;

@@ -118,14 +118,14 @@ where
     let challenges = Arc::new(Challenges::default());
     let keyring = Arc::new(Keyring::new(Arc::clone(&challenges))?);
     let loaded = load_bundles(&config, &keyring, &metrics, SystemTime::now())?;
-    keyring.replace_all(loaded.bundles, loaded.bare);
+    keyring.replace_all(loaded.bundles, loaded.bare, loaded.own);
     let parts = renew::Parts {
         store: Store::at(&config.state_dir),
         challenges: Arc::clone(&challenges),
         publish: keyring.clone(),
         observe: metrics.clone(),
     };
-    let (keeper, keeping) = renew::start(parts, work(&config)?);
+    let (keeper, keeping) = renew::start(parts, work(&config, loaded.watched)?);
     let (access, access_thread) =
         AccessLog::open(&config.access_log.to, config.access_log.buffer_lines)?;
     let sockets = sockets::take(&config, inherited, arrival).await?;

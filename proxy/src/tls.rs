@@ -105,11 +105,16 @@ impl Keyring {
 
     /// Puts all of these in the place of all that were there; the first one is for clients that name no host.
     ///
-    /// `bare` are names that have no bundle yet: their handshakes fail, rather than meet the first bundle.
-    pub fn replace_all(&self, bundles: Vec<Bundle>, bare: HashSet<String>) {
-        self.bundles
-            .current
-            .store(Arc::new(Names::of(bundles, bare)));
+    /// `bare` are names that have no bundle yet: their handshakes fail, rather than meet the first bundle. `own` says whose
+    /// a name is, by the bundle's name: what another bundle happens to cover does not count there.
+    pub fn replace_all(
+        &self,
+        bundles: Vec<Bundle>,
+        bare: HashSet<String>,
+        own: HashMap<String, String>,
+    ) {
+        let names = Names::of(bundles, bare, Arc::new(own));
+        self.bundles.current.store(Arc::new(names));
     }
 }
 
@@ -121,7 +126,7 @@ impl Publish for Keyring {
                 Some(old) => *old = bundle.clone(),
                 None => bundles.push(bundle.clone()),
             }
-            Names::of(bundles, names.bare.clone())
+            Names::of(bundles, names.bare.clone(), Arc::clone(&names.own))
         });
     }
 }
@@ -164,13 +169,20 @@ struct Names {
     bundles: Vec<Bundle>,
     exact: HashMap<String, Arc<CertifiedKey>>,
     bare: HashSet<String>,
+    own: Arc<HashMap<String, String>>,
 }
 
 impl Names {
-    fn of(bundles: Vec<Bundle>, bare: HashSet<String>) -> Names {
+    fn of(bundles: Vec<Bundle>, bare: HashSet<String>, own: Arc<HashMap<String, String>>) -> Names {
         let mut exact = HashMap::new();
         for bundle in bundles.iter().rev() {
             for name in &bundle.names {
+                exact.insert(comparable(name).into_owned(), Arc::clone(&bundle.certified));
+            }
+        }
+        for (name, host) in own.iter() {
+            let bundle = bundles.iter().find(|bundle| bundle.name == *host);
+            if let Some(bundle) = bundle.filter(|bundle| bundle.covers(name)) {
                 exact.insert(comparable(name).into_owned(), Arc::clone(&bundle.certified));
             }
         }
@@ -178,10 +190,11 @@ impl Names {
             bundles,
             exact,
             bare,
+            own,
         }
     }
 
-    /// The bundle for a name: the one that has it, else the one with a wildcard for it, else the first one. A client
+    /// The bundle for a name: that of the site whose name it is, else the first one that has it, else the one with a wildcard for it, else the first one. A client
     /// that asked for another name will not trust the first one; serving it lets those who do not verify read the 421.
     fn find(&self, name: Option<&str>) -> Option<Arc<CertifiedKey>> {
         let name = name.map(comparable);
@@ -242,7 +255,8 @@ mod tests {
             bundle.names = hosts.iter().map(|host| (*host).to_owned()).collect();
             bundle
         };
-        Names::of(hosts.iter().map(bundle).collect(), HashSet::new())
+        let bundles = hosts.iter().map(bundle).collect();
+        Names::of(bundles, HashSet::new(), Arc::default())
     }
 
     fn is(found: Option<Arc<CertifiedKey>>, names: &Names, index: usize) -> bool {
@@ -267,11 +281,35 @@ mod tests {
     }
 
     #[test]
+    fn a_site_is_served_with_its_own_certificate_whatever_others_cover() {
+        let keyring = Keyring::new(Arc::default()).expect("a keyring");
+        let now = SystemTime::now();
+        let made = |hosts: &[&str]| mana_certs::self_signed(hosts, now).expect("made");
+        let own = [("a.so", "a.so"), ("b.so", "b.so"), ("www.b.so", "b.so")];
+        let own = own.map(|(name, host)| (name.to_owned(), host.to_owned()));
+        let bundles = vec![made(&["a.so", "b.so", "www.b.so"]), made(&["b.so"])];
+        keyring.replace_all(bundles, HashSet::new(), HashMap::from(own));
+        let find = |name| keyring.bundles.current.load().find(Some(name));
+        let is = |name, of: &str| {
+            let bundle = keyring.bundle(of).expect("one");
+            Arc::ptr_eq(&find(name).expect("one"), &bundle.certified)
+        };
+        assert!(is("a.so", "a.so") && is("B.so", "b.so"));
+        assert!(is("www.b.so", "a.so"), "its own does not cover it");
+        keyring.publish(made(&["b.so", "www.b.so"]));
+        assert!(is("b.so", "b.so") && is("www.b.so", "b.so") && is("a.so", "a.so"));
+    }
+
+    #[test]
     fn a_name_that_waits_for_its_certificate_has_none_until_it_is_published() {
         let keyring = Keyring::new(Arc::default()).expect("a keyring");
         let now = SystemTime::now();
         let made = |host| mana_certs::self_signed(&[host], now).expect("made");
-        keyring.replace_all(vec![made("a.so")], HashSet::from(["b.so".to_owned()]));
+        keyring.replace_all(
+            vec![made("a.so")],
+            HashSet::from(["b.so".to_owned()]),
+            HashMap::new(),
+        );
         let find = |name| keyring.bundles.current.load().find(Some(name));
         assert!(find("a.so").is_some() && find("c.so").is_some());
         assert!(find("B.so").is_none());

@@ -39,6 +39,8 @@ pub enum Part {
     Finalize,
     Certificate,
     Advice,
+    /// An order that was made before.
+    Lookup,
     Other,
 }
 
@@ -85,6 +87,7 @@ struct State {
     faults: Mutex<HashMap<Part, VecDeque<Fault>>>,
     held: watch::Sender<Option<Part>>,
     is_down: Mutex<bool>,
+    does_not_repeat: Mutex<bool>,
     tokens: Mutex<Vec<String>>,
     /// Windows in the order in which certificates are first asked about; seconds from now.
     windows: Mutex<VecDeque<(i64, i64)>>,
@@ -195,6 +198,11 @@ impl Double {
         *lock(&self.state.is_down) = is_down;
     }
 
+    /// Takes orders with `replaces`, and does not repeat it as RFC 9773 s5 asks for.
+    pub fn leave_out_replaces(&self) {
+        *lock(&self.state.does_not_repeat) = true;
+    }
+
     /// Suggests these windows, in seconds from now, for the next certificates that it is asked about. None left: a
     /// month from now.
     pub fn suggest(&self, windows: &[(i64, i64)]) {
@@ -238,6 +246,7 @@ fn part_of(path: &str) -> Part {
         "finalize-order" => Part::Finalize,
         "certZ" => Part::Certificate,
         "renewal-info" => Part::Advice,
+        "my-order" => Part::Lookup,
         _ => Part::Other,
     }
 }
@@ -282,7 +291,9 @@ async fn answer(
         Part::Order if is_good => {
             let asked = asked(&payload);
             let mut order: Value = serde_json::from_slice(&answer).unwrap();
-            if let Some(replaces) = &asked.replaces {
+            if let Some(replaces) = &asked.replaces
+                && !*lock(&state.does_not_repeat)
+            {
                 order["replaces"] = json!(replaces);
             }
             lock(&state.orders).push(asked);

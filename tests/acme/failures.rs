@@ -57,6 +57,53 @@ async fn a_rate_limit_is_obeyed_by_everybody_and_over_a_restart() {
 }
 
 #[tokio::test]
+async fn a_ca_that_gives_no_account_yet_is_waited_for() {
+    let backstage = Backstage::prepare(Knobs::default()).await;
+    let fault = Fault {
+        status: 429,
+        kind: "rateLimited",
+        retry_after_s: Some(7200),
+    };
+    backstage.double.refuse(Part::Account, &[fault]);
+    let scene = backstage.start().await;
+    let error = scene.wait_until_failed().await;
+    assert!(error.contains("cannot register with the CA"), "{error}");
+    let output = scene.renew(&["--force"]).await;
+    assert_eq!(output.status.code(), Some(2), "{output:?}");
+    assert!(
+        stderr(&output).contains("the CA asked not to be asked before 20"),
+        "{output:?}"
+    );
+}
+
+#[tokio::test]
+async fn a_wish_for_endless_patience_is_granted_for_a_week() {
+    let scene = Scene::issued().await;
+    let endless = |status, kind| Fault {
+        status,
+        kind,
+        retry_after_s: Some(9_999_999_999_999_999_999),
+    };
+    // Added to a clock, it would be past the end of time.
+    scene
+        .double
+        .refuse(Part::Advice, &[endless(200, "notAnError")]);
+    let output = scene.renew(&[]).await;
+    assert!(output.status.success(), "{output:?}");
+    scene
+        .double
+        .refuse(Part::Order, &[endless(503, "serverInternal")]);
+    assert_refused(&scene, &["serverInternal"]).await;
+    let output = scene.renew(&["--force"]).await;
+    assert_eq!(output.status.code(), Some(2), "{output:?}");
+    assert!(
+        stderr(&output).contains("the CA asked not to be asked before 20"),
+        "{output:?}"
+    );
+    assert!(!scene.proxy.stderr().contains("panicked"));
+}
+
+#[tokio::test]
 async fn a_first_failure_is_waited_out_over_restarts() {
     let backstage = Backstage::prepare(Knobs::default()).await;
     backstage.double.be_down(true);
@@ -125,14 +172,25 @@ async fn what_a_broken_ca_issues_is_neither_stored_nor_served() {
     for (issue, words) in [
         (other_names, "does not cover www.mana.so"),
         (other_key, "the key does not belong to the certificate"),
-        // A clock that is wrong by a day, here or there, looks like this.
-        (Issue::dated(DAY, 90 * DAY), "is the clock right?"),
     ] {
         scene.double.issue(&[issue]);
         assert_refused(&scene, &[words]).await;
         assert_eq!(std::fs::read(&path).unwrap(), stored);
         assert!(scene.leftovers().is_empty());
     }
+}
+
+#[tokio::test]
+async fn a_certificate_of_tomorrow_is_kept_for_when_the_clock_is_right() {
+    let scene = Scene::issued().await;
+    // A clock that is a day behind sees this. The double gives it out once; after that it is pebble's own.
+    scene.double.issue(&[Issue::dated(DAY, 90 * DAY)]);
+    assert_refused(&scene, &["is the clock right?"]).await;
+    assert_eq!(scene.leftovers().len(), 1, "the order is not given up");
+    scene.renew_now().await;
+    scene.trusting(HOST).await.unwrap();
+    assert_eq!((scene.orders(), scene.finalized()), (2, 2));
+    scene.assert_nothing_is_left().await;
 }
 
 #[tokio::test]
@@ -174,14 +232,13 @@ async fn an_account_that_the_ca_has_forgotten_is_registered_anew() {
 #[tokio::test]
 async fn an_account_that_the_ca_has_closed_is_reported() {
     let scene = Scene::issued().await;
-    scene.double.refuse(
-        Part::Order,
-        &[Fault {
-            status: 403,
-            kind: "unauthorized",
-            retry_after_s: None,
-        }],
-    );
+    let fault = Fault {
+        status: 403,
+        kind: "unauthorized",
+        retry_after_s: None,
+    };
+    // With the certificate before it, and without.
+    scene.double.refuse(Part::Order, &[fault; 2]);
     assert_refused(&scene, &["the CA does not take the order", "unauthorized"]).await;
 }
 
@@ -222,6 +279,19 @@ async fn a_disk_that_takes_nothing_is_found_out_before_the_ca_is_asked() {
     assert_eq!(scene.leaf().await, before);
     std::fs::remove_dir(&blocked).unwrap();
     scene.renew_now().await;
+}
+
+#[tokio::test]
+async fn a_ca_whose_name_is_not_found_is_named() {
+    let mut backstage = Backstage::prepare(Knobs::default()).await;
+    // RFC 6761 s6.4: no resolver finds anything below `invalid`.
+    backstage
+        .config
+        .set("acme", "directory", r#""https://ca.invalid/dir""#);
+    let scene = backstage.start().await;
+    let error = scene.wait_until_failed().await;
+    assert!(error.contains("cannot reach ca.invalid"), "{error}");
+    assert_eq!(scene.certificate().await["failures"], 1);
 }
 
 #[tokio::test]

@@ -3,7 +3,7 @@
 use std::os::unix::fs::MetadataExt;
 
 use crate::ca::Knobs;
-use crate::double::Part;
+use crate::double::{Fault, Part};
 use crate::scene::{Backstage, Scene};
 use crate::support::client::tls::{Offer, connect};
 use crate::support::{ALIAS, H1, HOST, eventually};
@@ -177,4 +177,51 @@ async fn two_sites_get_their_certificates_at_the_same_time() {
     assert_ne!(scene.leaf_of("b.so").await, scene.leaf().await);
     assert_eq!(scene.orders(), 2);
     scene.assert_nothing_is_left().await;
+}
+
+/// Every line of every key that lies in the store.
+fn secrets(certs: &std::path::Path) -> Vec<String> {
+    let bundle = std::fs::read_to_string(certs.join("mana.so/bundle.pem")).unwrap();
+    let (key, _) = bundle.split_once("-----END").unwrap();
+    let mut secrets: Vec<String> = key.lines().skip(1).map(str::to_owned).collect();
+    for account in std::fs::read_dir(certs.join("accounts")).unwrap() {
+        let text = std::fs::read_to_string(account.unwrap().path()).unwrap();
+        let account: serde_json::Value = serde_json::from_str(&text).unwrap();
+        let key = account["key_pkcs8"].as_str().unwrap();
+        // What comes first is the same in all keys.
+        secrets.push(key[key.len() - 60..].to_owned());
+    }
+    secrets.retain(|secret| secret.len() > 20);
+    secrets
+}
+
+#[tokio::test]
+async fn no_key_is_logged_at_any_level() {
+    let backstage = Backstage::prepare(Knobs::default()).await;
+    let scene = backstage.start_with(&[("MANA_PROXY_LOG", "trace")]).await;
+    scene.wait_until_issued().await;
+    let certs = scene.proxy.path().join("run/state/certs");
+    let mut all = secrets(&certs);
+    scene.double.refuse(
+        Part::Finalize,
+        &[Fault {
+            status: 500,
+            kind: "serverInternal",
+            retry_after_s: None,
+        }],
+    );
+    let output = scene.renew(&["--force"]).await;
+    assert_eq!(output.status.code(), Some(1), "{output:?}");
+    let order = std::fs::read_to_string(certs.join("mana.so/order.json")).unwrap();
+    let order: serde_json::Value = serde_json::from_str(&order).unwrap();
+    all.extend(order["key"].as_str().unwrap().lines().map(str::to_owned));
+    scene.renew_now().await;
+    all.extend(secrets(&certs));
+    all.retain(|secret| !secret.starts_with("-----"));
+    assert!(all.len() >= 6, "{}", all.len());
+    let log = scene.proxy.stderr();
+    assert!(log.contains("ordering a certificate") && log.contains("serverInternal"));
+    for secret in all {
+        assert!(!log.contains(&secret), "a key is in the log");
+    }
 }

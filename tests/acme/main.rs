@@ -15,6 +15,7 @@ mod double;
 mod scene;
 
 mod alpn;
+mod budget;
 mod crash;
 mod failures;
 mod files;

@@ -1,9 +1,9 @@
 //! What can be configured of a CA: binding, profile, kind of key, fallback, preflight.
 
-use crate::ca::Knobs;
-use crate::double::{Double, Part};
+use crate::ca::{Identity, Knobs};
+use crate::double::{Double, Fault, Part};
 use crate::scene::{Backstage, Scene};
-use crate::support::HOST;
+use crate::support::{HOST, eventually};
 
 const KID: &str = "kid-1";
 const KEY: &str = "zWNDZM6eQGHWpSRTPal5eIUYFTu7EajVIoguysqZ9wG44nMEtx3MUAsUDkMTQ12W";
@@ -106,6 +106,71 @@ async fn the_fallback_is_tried_when_the_first_ca_has_failed_twice() {
 }
 
 #[tokio::test]
+async fn a_ca_that_asks_for_patience_does_not_hold_up_the_fallback() {
+    let mut backstage = Backstage::prepare(Knobs::default()).await;
+    let second = Double::start(backstage.pebble.address, &backstage.identity).await;
+    let fallback = format!(
+        r#"{{ directory = {:?}, ca_root = "ca.pem" }}"#,
+        second.directory()
+    );
+    backstage.config.set("acme", "fallback", &fallback);
+    let busy = Fault {
+        status: 429,
+        kind: "rateLimited",
+        retry_after_s: Some(24 * 3600),
+    };
+    backstage.double.refuse(Part::Order, &[busy]);
+    let scene = backstage.start().await;
+    let error = scene.wait_until_failed().await;
+    assert!(error.contains("rateLimited"), "{error}");
+    let asked = scene.double.count(Part::Order);
+    scene.renew_now().await;
+    scene.trusting(HOST).await.unwrap();
+    assert_eq!(second.orders().len(), 1);
+    assert_eq!(scene.double.count(Part::Order), asked);
+}
+
+#[tokio::test]
+async fn a_certificate_of_a_ca_that_is_configured_no_more_is_replaced() {
+    let mut kept = None;
+    let scene = Scene::issued_with(|backstage| kept = Some(backstage.config.clone())).await;
+    let before = scene.leaf().await;
+    let (identity, root) = (Identity::new(), scene.proxy.path().join("ca.pem"));
+    let second = Double::start(scene.pebble.address, &identity).await;
+    let mut config = kept.unwrap();
+    config.set("acme", "directory", &format!("{:?}", second.directory()));
+    // From the test environment to the other one: nobody has to think of renewing.
+    std::fs::write(root, &identity.root).unwrap();
+    scene.proxy.write_config(&config.text());
+    scene.proxy.done("reload").await;
+    eventually("one of the other CA", async || scene.leaf().await != before).await;
+    assert_eq!(second.orders().len(), 1);
+    assert_eq!(second.orders()[0].replaces, None);
+    assert_eq!(scene.orders(), 1);
+}
+
+#[tokio::test]
+async fn a_site_that_leaves_and_comes_back_during_an_order_has_one() {
+    let backstage = Backstage::prepare(Knobs::default()).await;
+    let mut config = backstage.config.clone();
+    let with_ca = config.text();
+    config.site().set("certificate", r#""self-signed""#);
+    backstage.double.hold(Part::Order);
+    let scene = backstage.start().await;
+    eventually("the order", async || scene.double.count(Part::Order) == 1).await;
+    for text in [&config.text(), &with_ca] {
+        scene.proxy.write_config(text);
+        scene.proxy.done("reload").await;
+    }
+    scene.certificate().await;
+    scene.double.release();
+    scene.wait_until_issued().await;
+    scene.trusting(HOST).await.unwrap();
+    assert_eq!(scene.double.count(Part::Order), 1);
+    scene.assert_nothing_is_left().await;
+}
+
+#[tokio::test]
 async fn a_preflight_asks_this_proxy_before_the_ca_is_asked() {
     let mut backstage = Backstage::prepare(Knobs::default()).await;
     let nobody = crate::ca::local(crate::ca::free_port());
@@ -149,4 +214,44 @@ async fn a_preflight_asks_this_proxy_before_the_ca_is_asked() {
             .contains("does not seem to lead to this proxy")
     );
     scene.assert_nothing_is_left().await;
+}
+
+#[tokio::test]
+async fn a_preflight_is_made_at_a_start_as_well() {
+    let mut kept = None;
+    let mut scene = Scene::issued_with(|backstage| kept = Some(backstage.config.clone())).await;
+    let mut config = kept.unwrap();
+    let here = scene.proxy.http().to_string();
+    config
+        .set("acme", "preflight", r#""warn""#)
+        .set("acme", "preflight_via", &format!("{here:?}"));
+    scene.proxy.write_config(&config.text());
+    scene.proxy.sigkill().await;
+    scene.proxy.restart(&[]).await;
+    eventually("what was found", async || {
+        let said = scene.proxy.stderr();
+        said.matches("the name leads to this proxy over http")
+            .count()
+            == 2
+    })
+    .await;
+    assert_eq!(scene.orders(), 1);
+}
+
+#[tokio::test]
+async fn a_preflight_does_not_look_where_the_ca_does_not() {
+    let mut backstage = Backstage::prepare(Knobs::default()).await;
+    let nobody = crate::ca::local(crate::ca::free_port());
+    backstage
+        .config
+        .set("acme", "challenge", r#""tls-alpn-01""#)
+        .set("acme", "preflight", r#""require""#)
+        .set(
+            "acme",
+            "preflight_via",
+            &format!("{:?}", nobody.to_string()),
+        );
+    let scene = backstage.start().await;
+    scene.wait_until_issued().await;
+    assert_eq!(scene.certificate().await["failures"], 0);
 }

@@ -1,5 +1,7 @@
 //! Renewals: by force, by the CA's advice, by lifetime. What is open stays open.
 
+use rcgen::{CertificateParams, KeyPair};
+
 use crate::ca::Knobs;
 use crate::double::{Fault, Issue, Part};
 use crate::scene::{Backstage, Scene, stderr};
@@ -151,6 +153,43 @@ async fn a_name_that_is_added_is_ordered_at_the_next_reload() {
     }
     scene.wait_until_issued().await;
     assert_eq!((scene.leaf().await, scene.orders()), (leaf, 2));
+}
+
+#[tokio::test]
+async fn what_is_stored_is_looked_at_again_at_a_start_and_a_reload() {
+    let mut scene = Scene::issued().await;
+    let path = scene
+        .proxy
+        .path()
+        .join("run/state/certs/mana.so/bundle.pem");
+    let key = KeyPair::generate().unwrap();
+    let pem = |names: &[&str], until: i32| {
+        let names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
+        let mut params = CertificateParams::new(names).unwrap();
+        params.not_after = rcgen::date_time_ymd(until, 1, 1);
+        let chain = params.self_signed(&key).unwrap().pem();
+        format!("{}{chain}", key.serialize_pem())
+    };
+    let both = [HOST, "www.mana.so"];
+    let mut orders = 1;
+    for stored in [
+        pem(&["elsewhere.example"], 2090),
+        pem(&both, 2020),
+        "garbage".to_owned(),
+    ] {
+        scene.proxy.sigkill().await;
+        std::fs::write(&path, stored).unwrap();
+        scene.proxy.restart(&[]).await;
+        orders += 1;
+        eventually("another one", async || scene.orders() == orders).await;
+        scene.wait_until_issued().await;
+        scene.trusting(HOST).await.unwrap();
+    }
+    std::fs::write(&path, pem(&["elsewhere.example"], 2090)).unwrap();
+    scene.proxy.done("reload").await;
+    eventually("another one", async || scene.orders() == orders + 1).await;
+    scene.wait_until_issued().await;
+    scene.trusting(HOST).await.unwrap();
 }
 
 #[tokio::test]

@@ -1,8 +1,10 @@
 //! `certs list`, `renew`, `import` and `check`, as an operator sees them.
 
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::Path;
 use std::process::Output;
 
+use rcgen::{CertificateParams, KeyPair};
 use serde_json::Value;
 
 use crate::ca::Knobs;
@@ -118,6 +120,67 @@ async fn a_certificate_of_certbot_is_taken_over_without_an_order() {
         scene.trusting(HOST).await.is_err(),
         "it is of the other pebble"
     );
+}
+
+/// Root reads the pair, and writes with the rights of the owner of the state directory: what that user has put there leads
+/// nowhere that it could not go alone.
+#[tokio::test]
+async fn an_import_by_root_follows_no_link_of_the_daemon_s_user() {
+    const NOBODY: u32 = 65534;
+    let backstage = Backstage::prepare(Knobs::default()).await;
+    let home = backstage.home();
+    let is_root = std::fs::metadata("/proc/self").unwrap().uid() == 0;
+    if !is_root {
+        eprintln!("not root: there are no rights to lay down");
+        return;
+    }
+    let certbot = tempfile::tempdir().unwrap();
+    let key = KeyPair::generate().unwrap();
+    let names = vec![HOST.to_owned(), "www.mana.so".to_owned()];
+    let chain = CertificateParams::new(names).unwrap();
+    let chain = chain.self_signed(&key).unwrap().pem();
+    std::fs::write(certbot.path().join("fullchain.pem"), chain).unwrap();
+    std::fs::write(certbot.path().join("privkey.pem"), key.serialize_pem()).unwrap();
+    let live = certbot.path().to_str().unwrap();
+    let import = ["certs", "import", live, "--config", "mana-proxy.toml"];
+
+    // What the daemon's user has laid out: links to what is root's alone.
+    let open = std::fs::Permissions::from_mode(0o755);
+    std::fs::set_permissions(home.path(), open.clone()).unwrap();
+    let state = home.path().join("run/state");
+    let site = state.join("certs/mana.so");
+    std::fs::create_dir_all(&site).unwrap();
+    std::fs::set_permissions(home.path().join("run"), open).unwrap();
+    let of_root = home.path().join("of-root");
+    std::fs::create_dir(&of_root).unwrap();
+    std::fs::write(of_root.join("file"), "untouched").unwrap();
+    for (name, target) in [("bundle.pem.tmp", "file"), ("ledger.json", "file")] {
+        std::os::unix::fs::symlink(of_root.join(target), site.join(name)).unwrap();
+    }
+    for path in [&state, &state.join("certs"), &site] {
+        std::os::unix::fs::chown(path, Some(NOBODY), Some(NOBODY)).unwrap();
+    }
+    let output = home.run(&import).await;
+    assert!(output.status.success(), "{output:?}");
+    let stored = std::fs::symlink_metadata(site.join("bundle.pem")).unwrap();
+    assert!(stored.is_file());
+    assert_eq!((stored.uid(), stored.mode() & 0o777), (NOBODY, 0o600));
+    let untouched = || {
+        let metadata = std::fs::metadata(of_root.join("file")).unwrap();
+        assert_eq!(metadata.uid(), 0);
+        let text = std::fs::read_to_string(of_root.join("file")).unwrap();
+        assert_eq!(text, "untouched");
+        assert_eq!(std::fs::read_dir(&of_root).unwrap().count(), 1);
+    };
+    untouched();
+
+    // The whole directory.
+    std::fs::remove_dir_all(&site).unwrap();
+    std::os::unix::fs::symlink(&of_root, &site).unwrap();
+    let output = home.run(&import).await;
+    assert_eq!(output.status.code(), Some(1), "{output:?}");
+    assert!(stderr(&output).contains("mana.so is a link"), "{output:?}");
+    untouched();
 }
 
 #[tokio::test]

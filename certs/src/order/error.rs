@@ -5,6 +5,7 @@ use std::error::Error as StdError;
 use instant_acme::Problem;
 
 use super::ORDER_TIME;
+use crate::budget::Refusal;
 use crate::bundle::BundleError;
 use crate::challenge::ChallengeError;
 use crate::client::ClientError;
@@ -30,6 +31,12 @@ pub enum OrderError {
         /// Name and problem.
         problems: Vec<(String, String)>,
     },
+    /// The CA does not issue for this order, and never will.
+    #[error("the CA does not finalize the order")]
+    NotFinalized(#[source] instant_acme::Error),
+    /// An unfinished order has turned out to be none, and another one is too many.
+    #[error(transparent)]
+    HeldBack(#[from] Refusal),
     /// The CA has no challenge that can be answered here.
     #[error("the CA offers neither http-01 nor tls-alpn-01 for {name}")]
     NoChallenge {
@@ -70,6 +77,9 @@ pub enum OrderError {
         /// What was found instead.
         reason: String,
     },
+    /// The attempt panicked.
+    #[error("internal error, please report it: {0}")]
+    Internal(String),
     /// The process is stopping.
     #[error("interrupted")]
     Interrupted,
@@ -91,13 +101,53 @@ impl OrderError {
         }
     }
 
+    /// What it means that a CA has refused to finalize. RFC 8555 s7.4: it does if the request is not acceptable, which
+    /// the same request with the same key will be the next time too.
+    pub(super) fn of_finalize(source: instant_acme::Error) -> OrderError {
+        let error = OrderError::of("the CA does not finalize the order", source);
+        let passes = [
+            "rateLimited",
+            "badNonce",
+            "orderNotReady",
+            "accountDoesNotExist",
+        ];
+        let is_final = error.status().is_some_and(|status| {
+            (400..500).contains(&status)
+                && status != 429
+                && error.problem().is_none_or(|kind| !passes.contains(&kind))
+        });
+        match error {
+            OrderError::Ca { source, .. } if is_final => OrderError::NotFinalized(source),
+            error => error,
+        }
+    }
+
+    /// Whether the order that it came of can never end in a certificate.
+    pub(super) fn is_the_end(&self) -> bool {
+        matches!(
+            self,
+            OrderError::Invalid { .. }
+                | OrderError::NoChallenge { .. }
+                | OrderError::NotFinalized(_)
+        )
+    }
+
     /// The type of the CA's problem without its prefix: `rateLimited`.
     pub(crate) fn problem(&self) -> Option<&str> {
+        self.document()?.r#type.as_deref()?.rsplit(':').next()
+    }
+
+    fn status(&self) -> Option<u16> {
+        self.document()?.status
+    }
+
+    fn document(&self) -> Option<&Problem> {
         match self {
             OrderError::Ca {
-                source: instant_acme::Error::Api(Problem { r#type, .. }),
+                source: instant_acme::Error::Api(problem),
                 ..
-            } => r#type.as_deref()?.rsplit(':').next(),
+            }
+            | OrderError::NotFinalized(instant_acme::Error::Api(problem)) => Some(problem),
             _ => None,
         }
     }
@@ -120,4 +170,31 @@ pub(crate) fn with_sources(error: &dyn StdError) -> String {
         source = error.source();
     }
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_request_that_is_refused_is_the_end_of_its_order_and_a_busy_ca_is_not() {
+        for (status, kind, expected) in [
+            (400, "badCSR", true),
+            (403, "unauthorized", true),
+            (403, "orderNotReady", false),
+            (400, "badNonce", false),
+            (429, "rateLimited", false),
+            (500, "serverInternal", false),
+        ] {
+            let problem = Problem {
+                r#type: Some(format!("urn:ietf:params:acme:error:{kind}")),
+                detail: None,
+                status: Some(status),
+                subproblems: Vec::new(),
+            };
+            let error = OrderError::of_finalize(instant_acme::Error::Api(problem));
+            assert_eq!(error.is_the_end(), expected, "{status} {kind}");
+            assert_eq!(error.problem(), Some(kind));
+        }
+    }
 }

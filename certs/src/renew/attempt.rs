@@ -1,7 +1,7 @@
 //! One attempt for one site: the CA is chosen, asked or ordered from, and what came of it is noted on disk.
 
 use std::sync::Arc;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use instant_acme::CertificateIdentifier;
 use tokio::sync::Mutex;
@@ -9,7 +9,7 @@ use tokio::sync::Mutex;
 use super::{AcmeSite, Settings};
 use crate::account::{self, Ca, CaSettings, on_disk};
 use crate::ari;
-use crate::budget::Ledger;
+use crate::budget::{Budget, ERROR_CHARS_MAX, Ledger, Refusal};
 use crate::bundle::Bundle;
 use crate::challenge::Challenges;
 use crate::order::{OrderError, Wanted, obtain, with_sources};
@@ -18,6 +18,7 @@ use crate::schedule::Why;
 use crate::store::Store;
 
 /// What an attempt works with; it has no part in what the keeper does meanwhile.
+#[derive(Clone)]
 pub(super) struct Attempt {
     pub(super) site: AcmeSite,
     pub(super) ledger: Ledger,
@@ -42,6 +43,11 @@ pub(super) enum Outcome {
         has_unfinished: bool,
         error: String,
     },
+    /// The unfinished order was dead, and there may be no other one yet.
+    HeldBack {
+        ledger: Ledger,
+        refusal: Refusal,
+    },
 }
 
 // === impl Attempt ===
@@ -53,7 +59,7 @@ impl Attempt {
             return Outcome::Advised(self.ledger);
         };
         let before = self.ledger.advice.take();
-        let advice = match self.open(self.ca_in_use()).await {
+        let advice = match self.open(self.ca_in_use(), &mut None).await {
             Ok(ca) => ari::ask(&ca, &certificate, before).await,
             Err(error) => {
                 let (site, error) = (&self.site.host, with_sources(&error));
@@ -74,7 +80,10 @@ impl Attempt {
         let site = self.site.host.clone();
         tracing::info!(site, %why, "ordering a certificate");
         let settings = Arc::clone(&self.settings);
-        let ca = choose(&settings.cas, self.ledger.failures);
+        let ca = self
+            .ledger
+            .choose(&settings.cas, SystemTime::now())
+            .expect("Settings::cas is not empty");
         let mut retry_after = None;
         let obtained = match self.try_at(ca, &mut retry_after).await {
             Err(error) if error.problem() == Some("accountDoesNotExist") => {
@@ -105,19 +114,24 @@ impl Attempt {
                     issuer = bundle.issuer,
                     "obtained a certificate"
                 );
+                warn_of_a_small_budget(&site, &bundle, settings.budget);
                 Outcome::Issued {
                     ledger: self.ledger,
                     bundle,
                 }
             }
-            Err(error) => self.failed(&error, retry_after).await,
+            Err(OrderError::HeldBack(refusal)) => self.held_back(refusal).await,
+            Err(error) => {
+                let retry_after = retry_after.map(|wait| (ca.directory.as_str(), wait));
+                self.failed(&error, retry_after).await
+            }
         }
     }
 
     async fn try_at(
         &mut self,
         settings: &CaSettings,
-        retry_after: &mut Option<std::time::Duration>,
+        retry_after: &mut Option<Duration>,
     ) -> Result<Bundle, OrderError> {
         let (store, host) = (self.store.clone(), self.site.host.clone());
         let has_unfinished = on_disk(move || store.pending(&host)).await??.is_some();
@@ -126,7 +140,7 @@ impl Attempt {
         }
         // A disk that takes nothing is found out before anybody is bothered.
         self.note().await?;
-        let ca = self.open(settings).await?;
+        let ca = self.open(settings, retry_after).await?;
         let wanted = Wanted {
             host: self.site.host.clone(),
             names: self.site.names.clone(),
@@ -134,6 +148,7 @@ impl Attempt {
             prefer: self.settings.prefer,
             profile: settings.profile.clone(),
             replaces: self.replaces(&ca),
+            settings: Arc::clone(&self.settings),
         };
         let obtained = obtain(
             &wanted,
@@ -152,7 +167,7 @@ impl Attempt {
     async fn start_over(
         &mut self,
         ca: &CaSettings,
-        retry_after: &mut Option<std::time::Duration>,
+        retry_after: &mut Option<Duration>,
     ) -> Result<Bundle, OrderError> {
         let (store, host, directory) = (
             self.store.clone(),
@@ -164,16 +179,21 @@ impl Attempt {
             store.forget_pending(&host)
         })
         .await??;
+        // The certificate is that of an account that is no more: the next one cannot name it.
+        self.ledger.directory = None;
         self.try_at(ca, retry_after).await
     }
 
     async fn preflight(&self) -> Result<(), OrderError> {
-        if self.settings.preflight == Preflight::Off {
+        if !self.settings.looks_ahead() {
             return Ok(());
         }
         for name in &self.site.names {
             let looked = preflight::look(name, self.settings.preflight_via, &self.challenges).await;
-            let Err(reason) = looked else { continue };
+            let Err(reason) = looked else {
+                tracing::info!(name, "the name leads to this proxy over http");
+                continue;
+            };
             if self.settings.preflight == Preflight::Require {
                 return Err(OrderError::Preflight {
                     name: name.clone(),
@@ -189,12 +209,41 @@ impl Attempt {
         Ok(())
     }
 
+    /// What is left of an attempt that panicked: a failure like any other, in front of what is on the disk.
+    pub(super) async fn panicked(mut self, text: String) -> Outcome {
+        let (store, host) = (self.store.clone(), self.site.host.clone());
+        let stored = on_disk(move || store.ledger(&host)).await;
+        // What cannot be read is what was known when the attempt began.
+        if let Ok(Ok(stored)) = stored {
+            self.ledger = stored;
+        }
+        if let Some(certificate) = &self.certificate {
+            // An answer of the CA that cannot be borne is not asked for again at once.
+            let (name, before) = (certificate.to_string(), self.ledger.advice.take());
+            self.ledger.advice = Some(ari::unanswered(name, before, SystemTime::now()));
+        }
+        self.failed(&OrderError::Internal(text), None).await
+    }
+
+    async fn held_back(self, refusal: Refusal) -> Outcome {
+        let site = &self.site.host;
+        tracing::warn!(site, %refusal, "no certificate is ordered yet");
+        if let Err(error) = self.note().await {
+            let error = with_sources(&error);
+            tracing::error!(site, error, "cannot note that an order has died");
+        }
+        Outcome::HeldBack {
+            ledger: self.ledger,
+            refusal,
+        }
+    }
+
     async fn failed(
         mut self,
         error: &OrderError,
-        retry_after: Option<std::time::Duration>,
+        retry_after: Option<(&str, Duration)>,
     ) -> Outcome {
-        let text = with_sources(error);
+        let text = printable(&with_sources(error));
         self.ledger.failed(
             text.clone(),
             retry_after,
@@ -202,8 +251,10 @@ impl Attempt {
             SystemTime::now(),
         );
         let site = &self.site.host;
-        let until = self.ledger.backoff_until.max(self.ledger.retry_after);
-        let next = until.map(crate::text);
+        let allowed = self
+            .ledger
+            .may_try(self.settings.terms(), true, true, SystemTime::now());
+        let next = allowed.err().map(|refusal| crate::text(refusal.until()));
         tracing::error!(
             site,
             error = text,
@@ -223,9 +274,13 @@ impl Attempt {
         }
     }
 
-    async fn open(&self, settings: &CaSettings) -> Result<Ca, OrderError> {
+    async fn open(
+        &self,
+        settings: &CaSettings,
+        retry_after: &mut Option<Duration>,
+    ) -> Result<Ca, OrderError> {
         let _turn = self.registering.lock().await;
-        account::open(settings, &self.store).await
+        account::open(settings, &self.store, retry_after).await
     }
 
     async fn note(&self) -> Result<(), OrderError> {
@@ -252,34 +307,69 @@ impl Attempt {
     }
 }
 
-/// The first CA, as long as it does not fail [`FALLBACK_AFTER`] times in a row; after that, each in its turn.
-fn choose(cas: &[CaSettings], failures: u32) -> &CaSettings {
-    let turn = (failures + 1).saturating_sub(FALLBACK_AFTER) as usize;
-    &cas[turn % cas.len()]
+/// Text of others for the log, the ledger and the terminal: what is too long is cut, and what could move the cursor, turn
+/// the direction of text or look like another line is escaped. Once, before any of them has it.
+fn printable(text: &str) -> String {
+    let mut clean = String::new();
+    for (index, c) in text.chars().enumerate() {
+        if index >= ERROR_CHARS_MAX {
+            clean.push_str(" [...]");
+            break;
+        }
+        match c {
+            // Escaped in code, harmless in text.
+            '"' | '\'' | '\\' => clean.push(c),
+            c => clean.extend(c.escape_debug()),
+        }
+    }
+    clean
 }
 
-/// After so many failures the next CA is tried.
-const FALLBACK_AFTER: u32 = 2;
+/// Warns of a budget that certificates of such a lifetime use up: they would end before the next one may be ordered.
+fn warn_of_a_small_budget(site: &str, bundle: &Bundle, budget: Budget) {
+    let lifetime = bundle.not_after.duration_since(bundle.not_before);
+    let Ok(needed) = orders_in_a_week(lifetime.unwrap_or_default()).try_into() else {
+        return;
+    };
+    let orders_per_week: usize = budget.orders_per_week;
+    if orders_per_week < needed {
+        tracing::warn!(
+            site,
+            orders_per_week,
+            needed,
+            "certificates of this CA live so short that the budget does not last; raise acme.orders_per_week"
+        );
+    }
+}
+
+/// At half of each lifetime one. Nothing for lifetimes that nobody issues but tests.
+fn orders_in_a_week(lifetime: Duration) -> u64 {
+    let between = lifetime.as_secs() / 2;
+    match between {
+        0 => 0,
+        between => (7 * 24 * 3600_u64).div_ceil(between),
+    }
+}
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
-    fn the_fallback_is_tried_after_two_failures_and_then_in_turn() {
-        let ca = |directory: &str| CaSettings {
-            directory: directory.to_owned(),
-            contact: Vec::new(),
-            ca_root: None,
-            eab: None,
-            profile: None,
-        };
-        let two = [ca("a"), ca("b")];
-        let chosen: Vec<&str> = (0..6)
-            .map(|failures| &*choose(&two, failures).directory)
-            .collect();
-        assert_eq!(chosen, ["a", "a", "b", "a", "b", "a"]);
-        let one = [ca("a")];
-        assert!((0..6).all(|failures| choose(&one, failures).directory == "a"));
+    fn what_a_ca_says_is_cut_and_cannot_play_with_a_terminal() {
+        let said = printable("a \"b\"\n\u{1b}[31m\u{202e}c \u{e4}");
+        assert_eq!(said, "a \"b\"\\n\\u{1b}[31m\\u{202e}c \u{e4}");
+        let long = printable(&"\u{1}".repeat(300_000));
+        assert!(long.len() < ERROR_CHARS_MAX * 10, "{}", long.len());
+        assert!(long.ends_with(" [...]"));
+    }
+
+    #[test]
+    fn a_week_has_as_many_orders_as_half_lives() {
+        let day = Duration::from_secs(24 * 3600);
+        assert_eq!(orders_in_a_week(day), 14);
+        assert_eq!(orders_in_a_week(6 * day), 3);
+        assert_eq!(orders_in_a_week(90 * day), 1);
+        assert_eq!(orders_in_a_week(Duration::ZERO), 0);
     }
 }

@@ -6,7 +6,7 @@ use tokio::sync::oneshot;
 
 use super::{AcmeSite, Renewed, SiteReport};
 use crate::ari;
-use crate::budget::{Budget, Ledger};
+use crate::budget::{Ledger, Terms};
 use crate::bundle::Bundle;
 use crate::order::with_sources;
 use crate::plan::{Held, Plan, Step, plan};
@@ -92,35 +92,48 @@ impl Case {
         }
     }
 
+    /// Takes the wish of an operator. One who asks does not take back what one has forced.
+    pub(super) fn hurry_up(&mut self, hurry: Hurry) {
+        // Who comes while an order is made learns what comes of it.
+        let is_under_way = matches!(self.running, Some(Step::Order(_)));
+        if !is_under_way && self.hurry != Some(Hurry::Force) {
+            self.hurry = Some(hurry);
+        }
+    }
+
     /// Whether something is under way that must not be forgotten.
     pub(super) fn is_busy(&self) -> bool {
         self.running.is_some() || !self.waiting.is_empty()
     }
 
-    fn held(&self) -> Option<Held> {
+    fn held(&self, terms: Terms<'_>) -> Option<Held> {
         let bundle = self.bundle.as_ref()?;
+        // Whoever takes the test environment out of the configuration does not want to be served its certificate on. One
+        // that was imported is of no CA here, and is good until it is due.
+        let is_of_ours = |directory: &String| terms.cas.iter().any(|ca| ca.directory == *directory);
+        let is_wanted = self.ledger.directory.as_ref().is_none_or(is_of_ours);
         Some(Held {
             validity: Validity {
                 not_before: bundle.not_before,
                 not_after: bundle.not_after,
             },
             certificate: ari::identifier(bundle).map_or_else(String::new, |id| id.to_string()),
-            is_fit: self.site.names.iter().all(|name| bundle.covers(name)),
+            is_fit: is_wanted && self.site.names.iter().all(|name| bundle.covers(name)),
         })
     }
 
-    pub(super) fn plan(&self, budget: Budget, now: SystemTime) -> Plan {
+    pub(super) fn plan(&self, terms: Terms<'_>, now: SystemTime) -> Plan {
         plan(
-            self.held().as_ref(),
+            self.held(terms).as_ref(),
             &self.ledger,
             self.has_unfinished,
-            budget,
+            terms,
             now,
         )
     }
 
     /// What is done now. Without an operator in a hurry the plan is carried out when its time has come.
-    pub(super) fn decide(&self, next: &Plan, budget: Budget, now: SystemTime) -> Decision {
+    pub(super) fn decide(&self, next: &Plan, terms: Terms<'_>, now: SystemTime) -> Decision {
         let Some(hurry) = self.hurry else {
             return match next.at <= now {
                 true => Decision::Start(next.step),
@@ -131,17 +144,15 @@ impl Case {
             (Some(_), _) => true,
             (None, _) => next.due.at <= now,
         };
-        let asks = self.held().is_some_and(|held| !held.certificate.is_empty());
+        let held = self.held(terms);
+        let asks = held.is_some_and(|held| !held.certificate.is_empty());
         if hurry == Hurry::Ask && asks {
             return Decision::Start(Step::Ask);
         }
         if hurry != Hurry::Force && !is_due {
             return Decision::Answer(Renewed::not_due(&self.site.host, next.due));
         }
-        match self
-            .ledger
-            .may_try(budget, !self.has_unfinished, false, now)
-        {
+        match self.ledger.may_try(terms, !self.has_unfinished, false, now) {
             Err(refusal) => Decision::Answer(Renewed::held_back(&self.site.host, &refusal)),
             Ok(()) if is_due => Decision::Start(Step::Order(next.due.why)),
             Ok(()) => Decision::Start(Step::Order(Why::Forced)),
@@ -155,8 +166,8 @@ impl Case {
         }
     }
 
-    pub(super) fn report(&self, budget: Budget, now: SystemTime) -> SiteReport {
-        let next = self.plan(budget, now);
+    pub(super) fn report(&self, terms: Terms<'_>, now: SystemTime) -> SiteReport {
+        let next = self.plan(terms, now);
         SiteReport::new(
             &self.site,
             self.bundle.as_ref(),

@@ -124,6 +124,15 @@ impl Renewed {
         }
     }
 
+    pub(super) fn left(site: &str) -> Renewed {
+        Renewed {
+            site: site.to_owned(),
+            outcome: "failed",
+            reason: "the site has left the configuration".to_owned(),
+            next_attempt: None,
+        }
+    }
+
     pub(super) fn failed(site: &str, error: String, next: Option<SystemTime>) -> Renewed {
         Renewed {
             site: site.to_owned(),

@@ -4,7 +4,7 @@ use std::path::Path;
 use std::time::SystemTime;
 
 use mana_certs::import::{ImportError, import, read};
-use mana_certs::inspect::{Inspected, inspect, read_roots, system_roots};
+use mana_certs::inspect::{Inspected, NO_ROOTS, inspect, read_roots, system_roots};
 use mana_certs::renew::days_left;
 use mana_control::{Host, Request, Verb};
 use serde_json::{Map, Value, json};
@@ -230,10 +230,11 @@ fn check(
         None => Exit::Done,
         Some(reason) => {
             let error = format!("a client would not trust it: {}", printable(reason));
-            terminal.error(
-                &error,
-                "`mana-proxy certs list` shows what is served, and why",
-            );
+            let hint = match reason == NO_ROOTS {
+                true => "install ca-certificates, or name a file of roots with --ca-root",
+                false => "`mana-proxy certs list` shows what is served, and why",
+            };
+            terminal.error(&error, hint);
             Exit::Failed
         }
     };

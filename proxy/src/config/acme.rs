@@ -38,7 +38,8 @@ pub struct Acme {
     ///
     /// A self-signed one lets a CDN that does not verify go on; an alert is clearer for everybody else.
     pub first: First,
-    /// `orders_per_week`, default 5, 1 to 1000: orders of a site in any seven days, whoever asks for them.
+    /// `orders_per_week`, default 5, 1 to 1000: orders of a site in any seven days, whoever asks for them. One that comes to
+    /// nothing does not count.
     ///
     /// Let's Encrypt refuses a sixth certificate for the same names for up to a week. Raise it for a CA without limits.
     pub orders_per_week: usize,
