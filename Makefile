@@ -5,6 +5,7 @@ CARGO ?= cargo
 BUILD_TOOLS = cmake
 TEST_TOOLS  = promtool pebble
 BENCH_TOOLS = nginx wrk h2load ab
+PACKAGE_TOOLS = dpkg-shlibdeps
 SUITE_TOOLS = slowhttptest node npm openssl python3
 
 package_cmake    = cmake
@@ -15,17 +16,25 @@ package_node     = nodejs
 package_npm      = npm
 package_openssl  = openssl
 package_python3  = python3-venv
+package_dpkg-shlibdeps = dpkg-dev
 package_nginx    = nginx-light
 package_wrk      = wrk
 package_h2load   = nghttp2-client
 package_ab       = apache2-utils
 
-.PHONY: suites soak run build test bench lint doc clean help
+# What a package is made of, and with: `make deb PROFILE=dev` is made in a minute, and is for tests.
+PROFILE     ?= release
+CARGO_DEB   = 3.8.0
+TARGET      = $(if $(CARGO_TARGET_DIR),$(CARGO_TARGET_DIR),target)
+BUILT       = $(TARGET)/$(if $(filter dev,$(PROFILE)),debug,$(PROFILE))
+
+.PHONY: deb suites soak run build test bench lint doc clean help
 
 help:
 	@echo "make run    build, and start a demo on https://localhost:8443/"
 	@echo "make build  build target/release/mana-proxy"
 	@echo "make test   install what the tests need, and run them all"
+	@echo "make deb    build the Debian package, into target/debian/"
 	@echo "make suites run the test suites that others wrote"
 	@echo "make soak   ten minutes of load, abuse and switches"
 	@echo "make bench  measure against nginx, side by side"
@@ -63,6 +72,18 @@ build:
 test:
 	$(call install,$(BUILD_TOOLS) $(TEST_TOOLS))
 	$(CARGO) test --workspace --locked --no-fail-fast
+
+# The binary prints its own manual pages and completions, so that they cannot be of another version.
+deb:
+	$(call install,$(BUILD_TOOLS) $(PACKAGE_TOOLS))
+	@$(CARGO) deb --version >/dev/null 2>&1 || $(CARGO) install --locked cargo-deb@$(CARGO_DEB)
+	$(CARGO) build --locked --profile $(PROFILE) -p mana-proxy
+	rm -rf $(BUILT)/package && mkdir -p $(BUILT)/package/man $(BUILT)/package/completions
+	$(BUILT)/mana-proxy man-pages $(BUILT)/package/man
+	$(BUILT)/mana-proxy completions bash >$(BUILT)/package/completions/mana-proxy
+	$(BUILT)/mana-proxy completions zsh >$(BUILT)/package/completions/_mana-proxy
+	$(BUILT)/mana-proxy completions fish >$(BUILT)/package/completions/mana-proxy.fish
+	$(CARGO) deb --locked --no-build --profile $(PROFILE) -p mana-proxy $(DEB_OPTIONS)
 
 # What others wrote to test servers: sslyze, Autobahn, slowhttptest. Whatever is not to be had is skipped.
 suites: build
