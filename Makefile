@@ -6,6 +6,7 @@ BUILD_TOOLS = cmake
 TEST_TOOLS  = promtool pebble
 BENCH_TOOLS = nginx wrk h2load ab
 PACKAGE_TOOLS = dpkg-shlibdeps
+SYSTEM_TOOLS = systemd-nspawn debootstrap
 SUITE_TOOLS = slowhttptest node npm openssl python3
 
 package_cmake    = cmake
@@ -17,6 +18,8 @@ package_npm      = npm
 package_openssl  = openssl
 package_python3  = python3-venv
 package_dpkg-shlibdeps = dpkg-dev
+package_systemd-nspawn = systemd-container
+package_debootstrap    = debootstrap
 package_nginx    = nginx-light
 package_wrk      = wrk
 package_h2load   = nghttp2-client
@@ -28,13 +31,14 @@ CARGO_DEB   = 3.8.0
 TARGET      = $(if $(CARGO_TARGET_DIR),$(CARGO_TARGET_DIR),target)
 BUILT       = $(TARGET)/$(if $(filter dev,$(PROFILE)),debug,$(PROFILE))
 
-.PHONY: deb suites soak run build test bench lint doc clean help
+.PHONY: deb test-system suites soak run build test bench lint doc clean help
 
 help:
 	@echo "make run    build, and start a demo on https://localhost:8443/"
 	@echo "make build  build target/release/mana-proxy"
 	@echo "make test   install what the tests need, and run them all"
 	@echo "make deb    build the Debian package, into target/debian/"
+	@echo "make test-system  restarts, upgrades and crashes of the installed package, on a real systemd; as root"
 	@echo "make suites run the test suites that others wrote"
 	@echo "make soak   ten minutes of load, abuse and switches"
 	@echo "make bench  measure against nginx, side by side"
@@ -84,6 +88,21 @@ deb:
 	$(BUILT)/mana-proxy completions zsh >$(BUILT)/package/completions/_mana-proxy
 	$(BUILT)/mana-proxy completions fish >$(BUILT)/package/completions/mana-proxy.fish
 	$(CARGO) deb --locked --no-build --profile $(PROFILE) -p mana-proxy $(DEB_OPTIONS)
+
+# Built as whoever calls, run as root.
+AS_ROOT = $(shell [ "$$(id -u)" = 0 ] || echo "--config target.'cfg(all())'.runner='sudo -E'")
+
+# Restarts, upgrades and crashes of the installed package on a real systemd in a container, under load. The packages are
+# made from what `make test` has built: it is about units and handovers, and an optimised build takes minutes.
+test-system: PACKAGES = $(abspath $(BUILT))/package-test
+test-system: PROFILE = dev
+test-system:
+	@[ "$$(id -u)" = 0 ] || sudo -n true || { echo "make test-system boots a container, and that needs root, or sudo" >&2; exit 1; }
+	$(call install,$(BUILD_TOOLS) $(SYSTEM_TOOLS))
+	rm -rf $(PACKAGES) && mkdir -p $(PACKAGES)
+	$(MAKE) deb PROFILE=$(PROFILE) DEB_OPTIONS="--fast --strip --output $(PACKAGES)/mana-proxy.deb"
+	$(MAKE) deb PROFILE=$(PROFILE) DEB_OPTIONS="--fast --strip --output $(PACKAGES)/mana-proxy-next.deb --deb-version 9999.0.0-1"
+	MANA_PROXY_PACKAGES=$(PACKAGES) $(CARGO) $(AS_ROOT) test --locked -p mana-proxy --test system -- --ignored --nocapture --test-threads=1
 
 # What others wrote to test servers: sslyze, Autobahn, slowhttptest. Whatever is not to be had is skipped.
 suites: build
