@@ -18,6 +18,8 @@ pub struct Facts {
     pub file: PathBuf,
     /// What is in it.
     pub config: ConfigFact,
+    /// Of this binary.
+    pub version: String,
     /// When this binary was written, by its file.
     pub built: Seen<SystemTime>,
     /// Whether the clock is kept by a time server.
@@ -62,6 +64,8 @@ pub enum ConfigFact {
 pub struct Daemon {
     /// Its process.
     pub pid: i32,
+    /// Of the binary that it runs.
+    pub version: String,
     /// Its user.
     pub uid: Seen<u32>,
     /// The most file descriptors that it may have.

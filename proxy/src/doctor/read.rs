@@ -14,6 +14,7 @@ use std::path::Path;
 use std::time::{Duration, SystemTime};
 
 use mana_control::{Request, Verb, client};
+use serde_json::Value;
 use tokio::time::timeout;
 
 use super::facts::{ConfigFact, Daemon, Disk, Facts, Listening, Seen};
@@ -39,6 +40,7 @@ pub async fn read(file: &Path, socket: &Path, now: SystemTime) -> Facts {
     let mut facts = Facts {
         now,
         file: file.to_owned(),
+        version: env!("CARGO_PKG_VERSION").to_owned(),
         built: files::written_at_of_this_binary(),
         is_clock_synchronised,
         unit,
@@ -81,15 +83,18 @@ async fn daemon(socket: &Path) -> Seen<Daemon> {
     let reply = reply
         .map_err(|_| "no answer in time".to_owned())?
         .map_err(|error| with_sources(&error))?;
-    let pid = reply
-        .fields()
-        .get("pid")
-        .and_then(serde_json::Value::as_i64);
+    if !reply.ok() {
+        let why = reply.error().unwrap_or("it does not say why");
+        return Err(format!("it refuses to: {why}; use sudo"));
+    }
+    let pid = reply.field("pid").and_then(Value::as_i64);
     let pid = pid
         .and_then(|pid| i32::try_from(pid).ok())
         .ok_or("its status names no pid")?;
+    let version = reply.field("version").and_then(Value::as_str);
     Ok(Daemon {
         pid,
+        version: version.unwrap_or("unknown").to_owned(),
         uid: processes::uid(pid),
         files_max: processes::files_max(pid),
     })

@@ -39,6 +39,14 @@ pub(super) fn stop_timeout(config: &Config, facts: &Facts, report: &mut Report) 
 /// Whether it runs, and will after a reboot.
 pub(super) fn daemon(facts: &Facts, report: &mut Report) {
     match &facts.daemon {
+        Ok(daemon) if daemon.version != facts.version => report.yellow(
+            "mana-proxy",
+            format!(
+                "the daemon is version {}, and this is {}",
+                daemon.version, facts.version
+            ),
+            "mana-proxy upgrade",
+        ),
         Ok(daemon) => report.green("mana-proxy", format!("runs as pid {}", daemon.pid)),
         Err(why) => report.yellow(
             "mana-proxy",

@@ -97,10 +97,12 @@ fn healthy() -> Facts {
         now: day(20_000),
         file: PathBuf::from("/etc/mana-proxy/mana-proxy.toml"),
         config: config(CONFIG),
+        version: "0.1.0".to_owned(),
         built: Ok(day(19_000)),
         is_clock_synchronised: Ok(true),
         daemon: Ok(Daemon {
             pid: 7,
+            version: "0.1.0".to_owned(),
             uid: Ok(990),
             files_max: Ok(524_288),
         }),
@@ -174,6 +176,13 @@ fn each_trouble_is_found_with_its_level_and_its_remedy() {
             "mana-proxy",
             "does not answer: no such file",
             "systemctl start",
+        ),
+        (
+            |facts| facts.daemon.as_mut().unwrap().version = "0.0.9".to_owned(),
+            Level::Yellow,
+            "mana-proxy",
+            "the daemon is version 0.0.9, and this is 0.1.0",
+            "mana-proxy upgrade",
         ),
         (
             |facts| facts.unit.as_mut().unwrap().files_max = Some(1024),
