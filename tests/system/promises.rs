@@ -87,6 +87,37 @@ async fn without_the_socket_unit_the_daemon_binds_low_ports_itself() {
     assert!(uid.contains(user.trim()), "{uid} is not {user}");
 }
 
+#[tokio::test]
+#[ignore = "needs root, systemd-nspawn, debootstrap and the packages: make test-system"]
+async fn who_is_in_the_group_may_deploy_and_nobody_else() {
+    let (mut service, _) = Service::install().await;
+    let group = service
+        .container
+        .done(&["getent", "group", "mana-proxy-deploy"]);
+    let gid = group.split(':').nth(2).unwrap().to_owned();
+    service
+        .config
+        .set("control", "allow_gids", &format!("[{gid}]"))
+        .set("control", "group_gid", &gid);
+    service.configure();
+    service.systemctl(&["start", "mana-proxy.socket", "mana-proxy.service"]);
+    let container = &service.container;
+    container.done(&["useradd", "--groups", "mana-proxy-deploy", "anna"]);
+    container.done(&["useradd", "bert"]);
+    let as_user = |user, verb: &[&str]| {
+        let command = [&["runuser", "-u", user, "--", "mana-proxy"], verb].concat();
+        container.run(&command).status.code()
+    };
+    assert_eq!(as_user("anna", &["switch", "green"]), Some(0));
+    assert_eq!(as_user("bert", &["switch", "blue"]), Some(69));
+    let history = container.done(&["mana-proxy", "history", "--json"]);
+    let uid = container.done(&["id", "--user", "anna"]);
+    assert!(
+        history.contains(&format!("\"uid\":{}", uid.trim())),
+        "{history}"
+    );
+}
+
 /// A free port that only root may bind.
 fn low_address() -> SocketAddr {
     let mut ports = (600..1024).map(|port| SocketAddr::from(([127, 0, 0, 1], port)));
