@@ -51,7 +51,9 @@ impl Service {
             )
             .set("access_log", "to", r#""off""#)
             // Websockets are closed after half of it, and each restart waits for that.
-            .shutdown_deadline("2s");
+            .shutdown_deadline("2s")
+            // The process before keeps its websockets for so long, and there is one such process at a time.
+            .set("server", "upgrade_deadline", r#""2s""#);
         // So does a switch.
         config.site().drain("2s", "500ms");
         let service = Service {
@@ -112,9 +114,11 @@ impl Service {
     /// Every process of the service, as the container counts them.
     pub fn processes(&self) -> Vec<u32> {
         let group = self.property("ControlGroup");
-        let path = format!("/sys/fs/cgroup{group}/cgroup.procs");
-        let listed = self.container.run(&["cat", &path]);
-        let listed = stdout(&listed);
+        // Where the hierarchies of the kernel are mixed, systemd's has a name.
+        let script = format!(
+            "cd /sys/fs/cgroup; cat ./{group}/cgroup.procs || cat systemd/{group}/cgroup.procs"
+        );
+        let listed = self.container.done(&["sh", "-c", &script]);
         let pids = listed.split_whitespace().filter_map(|pid| pid.parse().ok());
         pids.collect()
     }
