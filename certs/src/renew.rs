@@ -109,6 +109,8 @@ enum Command {
         reply: oneshot::Sender<Vec<Renewed>>,
     },
     Take(Box<Work>),
+    Rest(oneshot::Sender<()>),
+    GoOn,
 }
 
 // === impl Handle ===
@@ -136,6 +138,20 @@ impl Handle {
         answer.await.ok()
     }
 
+    /// Drops what is under way and begins nothing, so that another process may: an order is on the disk, and is taken up
+    /// from there. Returns once nothing runs.
+    pub async fn rest(&self) {
+        let (rests, resting) = oneshot::channel();
+        // A keeper that has ended rests.
+        self.commands.send(Command::Rest(rests)).await.ok();
+        resting.await.ok();
+    }
+
+    /// Ends a rest. What another process has done meanwhile is read anew.
+    pub async fn go_on(&self) {
+        self.commands.send(Command::GoOn).await.ok();
+    }
+
     /// Takes other work, after a reload. Does not wait. What was published by others is replaced by what is kept.
     pub fn take(&self, work: Work) {
         let command = Command::Take(Box::new(work));
@@ -158,6 +174,7 @@ pub fn start(parts: Parts, work: Work) -> (Handle, impl Future<Output = ()> + Se
         running: JoinSet::new(),
         places: Arc::new(Semaphore::new(ATTEMPTS_AT_ONCE)),
         registering: Arc::default(),
+        is_resting: false,
     };
     (Handle { commands }, keeper.run(work, orders))
 }
@@ -170,6 +187,8 @@ struct Keeper {
     running: JoinSet<(String, Outcome)>,
     places: Arc<Semaphore>,
     registering: Arc<Mutex<()>>,
+    /// Another process may be at it.
+    is_resting: bool,
 }
 
 // === impl Keeper ===
@@ -180,7 +199,10 @@ impl Keeper {
         let mut looks = tokio::time::interval(LOOK_EVERY);
         looks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
-            let wake = self.step(SystemTime::now());
+            let wake = match self.is_resting {
+                true => CLOCK_CHECK,
+                false => self.step(SystemTime::now()),
+            };
             tokio::select! {
                 command = orders.recv() => match command {
                     Some(command) => self.obey(command).await,
@@ -191,7 +213,7 @@ impl Keeper {
                     // Its site stays marked as running: better no attempt than one panic after another.
                     Err(error) => tracing::error!(%error, "an attempt for a certificate panicked"),
                 },
-                _ = looks.tick(), if !self.files.is_empty() => self.look_at_files().await,
+                _ = looks.tick(), if !self.files.is_empty() && !self.is_resting => self.look_at_files().await,
                 () = tokio::time::sleep(wake) => {}
             }
         }
@@ -301,6 +323,13 @@ impl Keeper {
     async fn obey(&mut self, command: Command) {
         match command {
             Command::Take(work) => self.take(*work).await,
+            Command::Rest(rests) => {
+                self.running.shutdown().await;
+                self.is_resting = true;
+                // Who asked may be gone.
+                rests.send(()).ok();
+            }
+            Command::GoOn => self.go_on().await,
             Command::List(reply) => {
                 let now = SystemTime::now();
                 let budget = self.settings.budget;
@@ -335,6 +364,21 @@ impl Keeper {
                     reply.send(renewed).ok();
                 });
             }
+        }
+    }
+
+    async fn go_on(&mut self) {
+        self.is_resting = false;
+        for case in self.cases.values_mut() {
+            let waiting = std::mem::take(&mut case.waiting);
+            let hurry = case.hurry;
+            let read = Case::read(case.site.clone(), &self.parts.store).await;
+            *case = Case {
+                waiting,
+                hurry,
+                bundle: read.bundle.or_else(|| case.bundle.take()),
+                ..read
+            };
         }
     }
 

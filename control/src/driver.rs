@@ -8,9 +8,11 @@ mod calls;
 mod orders;
 mod report;
 mod status;
+mod upgrade;
 mod writes;
 
 use std::collections::{HashMap, VecDeque};
+use std::fs::File;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -22,7 +24,9 @@ use crate::caller::Caller;
 use crate::change::{Next, Resolved, Retired};
 use crate::cutover::{Cutover, Event, Outcome, Ticket};
 use crate::failpoint::{self, Failpoint};
-use crate::hooks::{Certificates, Prepared, Reloader, StatusExtra};
+use crate::hooks::{
+    Certificates, Predecessor, Prepared, Reloader, StatusExtra, Upgraded, Upgrader,
+};
 use crate::host::Host;
 use crate::inflight::Inflight;
 use crate::journal::Journal;
@@ -31,6 +35,9 @@ use crate::slot::Slot;
 use crate::state::{State, StateDir, StateError};
 use crate::table::{Mode, Published};
 use crate::wire::Request;
+
+pub use upgrade::Pen;
+use upgrade::Standing;
 
 /// Calls that may wait for the driver; the next one is told `busy`.
 pub const DRIVER_QUEUE_MAX: usize = 64;
@@ -67,6 +74,15 @@ enum Message {
     Happened(Host, Event),
     Written(Result<(), StateError>),
     Prepared(Ticket, Result<(Prepared, Resolved), String>),
+    /// The new process is prepared: nothing may be written here any more.
+    PutDown(oneshot::Sender<Result<File, Reply>>),
+    Upgraded(Ticket, Result<Upgraded, Reply>),
+    Committed(Ticket, Result<Reply, Reply>),
+    /// The new process is gone again; this is what it has left in the state directory.
+    TookBack(Ticket, Result<Option<State>, StateError>, Reply),
+    /// The new process has published this.
+    Follow(State),
+    CutTunnels(Host, Slot),
     Stop,
 }
 
@@ -97,6 +113,8 @@ pub(crate) struct Parts {
     pub reloader: Arc<dyn Reloader>,
     pub status_extra: Arc<dyn StatusExtra>,
     pub certificates: Arc<dyn Certificates>,
+    pub upgrader: Arc<dyn Upgrader>,
+    pub predecessor: Arc<dyn Predecessor>,
 }
 
 pub(crate) struct Driver {
@@ -108,6 +126,15 @@ pub(crate) struct Driver {
     reloader: Arc<dyn Reloader>,
     status_extra: Arc<dyn StatusExtra>,
     certificates: Arc<dyn Certificates>,
+    upgrader: Arc<dyn Upgrader>,
+    predecessor: Arc<dyn Predecessor>,
+    standing: Standing,
+    /// The upgrade that is being carried out.
+    upgrade: Option<Ticket>,
+    /// It is being decided who the writer is; a stop waits for that, and for the caller to be told.
+    is_committing: bool,
+    /// Held by each journal line under way.
+    journaling: Arc<()>,
     messages: mpsc::Sender<Message>,
     cutovers: HashMap<Host, Cutover>,
     wakes: HashMap<Host, Instant>,
@@ -162,11 +189,21 @@ fn stopping() -> Reply {
     Reply::refusal(Code::Failed, "the daemon is stopping")
 }
 
-/// Ends the driver; see [`crate::start::Running::stop`].
+/// Ends the driver, and tells it what became of an upgrade; see [`crate::start::Running`].
 #[derive(Clone)]
 pub(crate) struct Stopper(mpsc::Sender<Message>);
 
 impl Stopper {
+    pub(crate) async fn follow(&self, state: State) {
+        // A driver that is gone has nothing to publish.
+        self.0.send(Message::Follow(state)).await.ok();
+    }
+
+    pub(crate) async fn cut_tunnels(&self, host: Host, slot: Slot) {
+        // Nor any tunnels.
+        self.0.send(Message::CutTunnels(host, slot)).await.ok();
+    }
+
     pub(crate) async fn stop(&self) {
         // A driver that is gone is stopped.
         self.0.send(Message::Stop).await.ok();
@@ -190,6 +227,12 @@ impl Driver {
             reloader: parts.reloader,
             status_extra: parts.status_extra,
             certificates: parts.certificates,
+            upgrader: parts.upgrader,
+            predecessor: parts.predecessor,
+            standing: Standing::Writer,
+            upgrade: None,
+            is_committing: false,
+            journaling: Arc::new(()),
             messages,
             cutovers: HashMap::new(),
             wakes: HashMap::new(),
@@ -212,7 +255,7 @@ impl Driver {
     }
 
     async fn run(mut self, mut calls: mpsc::Receiver<Call>, mut messages: mpsc::Receiver<Message>) {
-        while !(self.is_stopping && self.writing.is_none()) {
+        while !(self.is_stopping && self.writing.is_none() && !self.is_committing) {
             let wake = self.next_wake();
             tokio::select! {
                 biased;
@@ -223,6 +266,7 @@ impl Driver {
                 Some(_) = self.finishing.join_next() => {}
             }
             self.retired.retain(|retired| !is_let_go(retired));
+            self.put_down_when_idle();
         }
         // Whoever still reports something must not wait for somebody to listen.
         drop((calls, messages));
@@ -239,6 +283,12 @@ impl Driver {
             }
             Message::Written(result) => self.written(result),
             Message::Prepared(ticket, result) => self.prepared(ticket, result),
+            Message::PutDown(answer) => self.put_down(answer),
+            Message::Upgraded(ticket, result) => self.upgraded(ticket, result),
+            Message::Committed(ticket, result) => self.committed(ticket, result),
+            Message::TookBack(ticket, state, reply) => self.took_back(ticket, state, reply),
+            Message::Follow(state) => self.follow(&state),
+            Message::CutTunnels(host, slot) => self.cut_all_tunnels(&host, slot),
             Message::Stop => {
                 self.is_stopping = true;
                 // What is being written is finished; what only waits for its turn was not begun.
@@ -290,6 +340,7 @@ impl Driver {
         }
         drop(table);
         self.publications.send_modify(|number| *number += 1);
+        self.predecessor.follow(&self.state);
         self.follow_sites();
     }
 
@@ -344,11 +395,13 @@ impl Driver {
         self.report_drains();
     }
 
-    /// Requests in the closed counters of a slot.
+    /// Requests in the closed counters of a slot, and those of the process before this one, which takes no new ones.
     fn retired_count(&self, host: &Host, slot: Slot) -> usize {
-        self.retired_of(host, slot)
+        let here: usize = self
+            .retired_of(host, slot)
             .map(|inflight| inflight.count())
-            .sum()
+            .sum();
+        here + self.predecessor.in_flight(host, slot)
     }
 
     fn retired_of(&self, host: &Host, slot: Slot) -> impl Iterator<Item = &Arc<Inflight>> {

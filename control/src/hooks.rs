@@ -1,13 +1,20 @@
-//! What the proxy supplies: the reading of its configuration, its certificates, and what else `status` should say.
+//! What the proxy supplies: the reading of its configuration, its certificates, its way to a new process, and what else
+//! `status` should say.
 //!
-//! Owns three traits. They keep this crate ignorant of configuration files, listeners and TLS.
+//! Owns the traits that keep this crate ignorant of configuration files, listeners, TLS and other processes.
 
+use std::path::PathBuf;
 use std::pin::Pin;
+use std::time::Duration;
 
 use serde_json::{Map, Value};
 
+use crate::caller::Caller;
+use crate::driver::Pen;
 use crate::host::Host;
 use crate::reply::{Code, Reply};
+use crate::slot::Slot;
+use crate::state::State;
 use crate::table::SiteSettings;
 
 /// Reads the configuration again.
@@ -17,6 +24,12 @@ pub trait Reloader: Send + Sync {
     /// # Errors
     /// All faults of the configuration, as the caller of `reload` should see them.
     fn prepare(&self) -> Result<Prepared, String>;
+
+    /// A reload has been asked for and is about to be prepared. Must not block.
+    fn begins(&self) {}
+
+    /// The reload that had begun is over, whatever came of it. Must not block.
+    fn is_over(&self) {}
 }
 
 /// A configuration that was read and is sound.
@@ -46,6 +59,57 @@ pub trait Certificates: Send + Sync {
     fn renew(&self, site: Option<Host>, force: bool) -> Answer;
 }
 
+/// Hands everything to a new process.
+pub trait Upgrader: Send + Sync {
+    /// Starts the new process and sees it take over. The driver's half is in `pen`: whoever has put it down and fails
+    /// after that gets it back by failing.
+    fn upgrade(&self, order: UpgradeOrder, pen: Pen) -> Upgrading;
+}
+
+/// What a caller wants of an upgrade.
+pub struct UpgradeOrder {
+    /// The program; the one that runs unless given.
+    pub binary: Option<PathBuf>,
+    /// For each of the two steps of the new process.
+    pub timeout: Duration,
+    /// Wait for the process before this one, rather than be refused.
+    pub wait: bool,
+    /// Who wants it.
+    pub caller: Caller,
+}
+
+/// An upgrade under way. An error is the reply to the caller: nothing was changed then.
+pub type Upgrading = Pin<Box<dyn Future<Output = Result<Upgraded, Reply>> + Send>>;
+
+/// A new process serves, and waits to be let write.
+pub struct Upgraded {
+    /// What the caller is told.
+    pub reply: Reply,
+    /// Lets the new process write. It is given the journal's line of the upgrade, which is the first that it writes.
+    pub commit: Commit,
+}
+
+/// Lets the new process write, given the line of the journal. An error is the reply to the caller: nothing was changed.
+pub type Commit = Box<dyn FnOnce(Map<String, Value>) -> Committing + Send>;
+
+/// A new process on its way to being the writer.
+pub type Committing = Pin<Box<dyn Future<Output = Result<(), Reply>> + Send>>;
+
+/// The process before this one, which still serves what it had begun.
+pub trait Predecessor: Send + Sync {
+    /// Tells it what was published, so that its requests go where those of this process go. Must not block.
+    fn follow(&self, state: &State);
+    /// Requests that it has in this slot, tunnels included.
+    fn in_flight(&self, host: &Host, slot: Slot) -> usize;
+    /// Resolves when it has none in this slot, and has followed this generation, so that none can come.
+    fn drained(&self, host: &Host, slot: Slot, generation: u64) -> Drained;
+    /// Has it close the tunnels of this slot. Must not block.
+    fn cut_tunnels(&self, host: &Host, slot: Slot);
+}
+
+/// The end of what a predecessor has in a slot.
+pub type Drained = Pin<Box<dyn Future<Output = ()> + Send>>;
+
 /// A reply that takes its time.
 pub type Answer = Pin<Box<dyn Future<Output = Reply> + Send>>;
 
@@ -72,6 +136,27 @@ impl Certificates for NoHooks {
 fn no_certificates() -> Answer {
     let reply = Reply::refusal(Code::Refused, "this daemon keeps no certificates");
     Box::pin(std::future::ready(reply))
+}
+
+impl Upgrader for NoHooks {
+    fn upgrade(&self, _order: UpgradeOrder, _pen: Pen) -> Upgrading {
+        let reply = Reply::refusal(Code::Refused, "this daemon cannot be upgraded");
+        Box::pin(std::future::ready(Err(reply)))
+    }
+}
+
+impl Predecessor for NoHooks {
+    fn follow(&self, _state: &State) {}
+
+    fn in_flight(&self, _host: &Host, _slot: Slot) -> usize {
+        0
+    }
+
+    fn drained(&self, _host: &Host, _slot: Slot, _generation: u64) -> Drained {
+        Box::pin(std::future::ready(()))
+    }
+
+    fn cut_tunnels(&self, _host: &Host, _slot: Slot) {}
 }
 
 impl StatusExtra for NoHooks {

@@ -4,8 +4,11 @@
 //! answered, garbage too; nothing that a peer sends or leaves out costs more than the limits named here.
 
 use std::io;
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use tokio::io::{AsyncBufRead, AsyncBufReadExt, AsyncWriteExt, BufReader, Interest};
@@ -78,6 +81,38 @@ pub struct ControlSocket {
     identity: (u64, u64),
     allowed: Allowed,
     own_uid: u32,
+    door: Door,
+}
+
+/// The bound socket as it can be handed to another process.
+#[derive(Clone, Debug)]
+pub struct Door {
+    /// None once it is another process's: whoever held on to it would keep callers waiting that nobody serves.
+    socket: Arc<Mutex<Option<OwnedFd>>>,
+    is_left: Arc<AtomicBool>,
+}
+
+impl Door {
+    /// The listening socket once more; none if it was left.
+    ///
+    /// # Errors
+    /// There are no descriptors left.
+    pub fn socket(&self) -> io::Result<Option<OwnedFd>> {
+        let socket = self.socket.lock().unwrap_or_else(PoisonError::into_inner);
+        socket.as_ref().map(OwnedFd::try_clone).transpose()
+    }
+
+    /// The file is this process's from now on; it is removed in the end.
+    pub(crate) fn claim(&self) {
+        self.is_left.store(false, Ordering::Release);
+    }
+
+    /// The file is another process's from now on; it is not removed.
+    pub(crate) fn leave(&self) {
+        self.is_left.store(true, Ordering::Release);
+        // Nothing panics while it holds the lock.
+        *self.socket.lock().unwrap_or_else(PoisonError::into_inner) = None;
+    }
 }
 
 // === impl ControlSocket ===
@@ -109,13 +144,59 @@ impl ControlSocket {
             std::fs::remove_file(&temp).ok();
             failed(source)
         })?;
+        ControlSocket::on(listener, identity, options)
+    }
+
+    /// Takes over a socket that another process has bound to this path, and may still serve: the file is left alone
+    /// until [`crate::start::Opened::serve_on`].
+    ///
+    /// # Errors
+    /// `Bind`: it is no listening unix socket, or the file is gone.
+    pub fn take_over(
+        socket: OwnedFd,
+        options: &SocketOptions,
+    ) -> Result<ControlSocket, SocketError> {
+        let failed = |source| SocketError::Bind {
+            path: options.path.clone(),
+            source,
+        };
+        let listener = std::os::unix::net::UnixListener::from(socket);
+        listener.set_nonblocking(true).map_err(failed)?;
+        let listener = UnixListener::from_std(listener).map_err(failed)?;
+        let identity = identity(&options.path).map_err(failed)?;
+        let socket = ControlSocket::on(listener, identity, options)?;
+        socket.door.is_left.store(true, Ordering::Release);
+        Ok(socket)
+    }
+
+    fn on(
+        listener: UnixListener,
+        identity: (u64, u64),
+        options: &SocketOptions,
+    ) -> Result<ControlSocket, SocketError> {
+        let failed = |source| SocketError::Bind {
+            path: options.path.clone(),
+            source,
+        };
+        let door = Door {
+            socket: Arc::new(Mutex::new(Some(
+                listener.as_fd().try_clone_to_owned().map_err(failed)?,
+            ))),
+            is_left: Arc::default(),
+        };
         Ok(ControlSocket {
             listener,
-            path: path.clone(),
+            path: options.path.clone(),
             identity,
             allowed: options.allowed.clone(),
             own_uid: process::own_uid().map_err(failed)?,
+            door,
         })
+    }
+
+    /// For the process that takes over.
+    pub fn door(&self) -> Door {
+        self.door.clone()
     }
 
     /// Serves until `stopping` turns true or its sender is gone; then requests that are under way are answered.
@@ -124,6 +205,8 @@ impl ControlSocket {
         let until_stopping = stopping.clone();
         loop {
             let accepted = tokio::select! {
+                biased;
+                // First: who connects after a handover is the new process's.
                 _ = stopping.wait_for(|stopping| *stopping) => break,
                 Some(_) = connections.join_next() => continue,
                 accepted = self.listener.accept() => accepted,
@@ -179,7 +262,9 @@ impl ControlSocket {
 
 impl Drop for ControlSocket {
     fn drop(&mut self) {
-        if identity(&self.path).is_ok_and(|identity| identity == self.identity) {
+        if !self.door.is_left.load(Ordering::Acquire)
+            && identity(&self.path).is_ok_and(|identity| identity == self.identity)
+        {
             // A file that cannot be removed is a stale socket, which the next start replaces.
             std::fs::remove_file(&self.path).ok();
         }

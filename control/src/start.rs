@@ -3,6 +3,7 @@
 //! Owns the order of the steps. [`open`] does whatever can fail for a reason in the state or the configuration, before
 //! anything is bound; [`Opened::serve`] binds the socket and starts the tasks; [`Running::stop`] ends them all.
 
+use std::fs::File;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::SystemTime;
@@ -14,10 +15,12 @@ use tracing::{info, warn};
 
 use crate::change::{add_new_sites, first_table};
 use crate::driver::{Driver, DriverHandle, Parts, Stopper};
-use crate::hooks::{Certificates, Reloader, StatusExtra};
+use crate::hooks::{Certificates, Predecessor, Reloader, StatusExtra, Upgrader};
+use crate::host::Host;
 use crate::journal::{Journal, JournalError, read_last, timestamp};
 use crate::prober;
-use crate::server::{ControlSocket, SocketError, SocketOptions};
+use crate::server::{ControlSocket, Door, SocketError, SocketOptions};
+use crate::slot::Slot;
 use crate::state::{State, StateDir, StateError};
 use crate::table::{Published, SiteSettings};
 
@@ -57,6 +60,10 @@ pub struct ServeOptions {
     pub status_extra: Arc<dyn StatusExtra>,
     /// Answers `certs`.
     pub certificates: Arc<dyn Certificates>,
+    /// Carries out `upgrade`.
+    pub upgrader: Arc<dyn Upgrader>,
+    /// The process before this one.
+    pub predecessor: Arc<dyn Predecessor>,
 }
 
 /// The control side at work.
@@ -65,8 +72,11 @@ pub struct Running {
     pub published: Arc<Published>,
     /// Gives orders without the socket, for example the `reload` of a SIGHUP.
     pub handle: DriverHandle,
+    /// Changes with each publication of a table.
+    pub publications: watch::Receiver<u64>,
     stopper: Stopper,
     stopping: watch::Sender<bool>,
+    door: Door,
     driver: JoinHandle<()>,
     server: JoinHandle<()>,
     prober: JoinHandle<()>,
@@ -80,12 +90,28 @@ pub struct Running {
 /// # Errors
 /// `NoSites`, `State`, `Journal`. Nothing was changed then, and there is no table.
 pub fn open(state_dir: &Path, sites: &[SiteSettings]) -> Result<Opened, StartError> {
+    open_in(StateDir::open(state_dir)?, sites)
+}
+
+/// The same with the lock that the process before has handed over.
+///
+/// # Errors
+/// As [`open`].
+pub fn take_over(
+    state_dir: &Path,
+    lock: File,
+    sites: &[SiteSettings],
+) -> Result<Opened, StartError> {
+    open_in(StateDir::take_over(state_dir, lock)?, sites)
+}
+
+fn open_in(dir: StateDir, sites: &[SiteSettings]) -> Result<Opened, StartError> {
     if sites.is_empty() {
         return Err(StartError::NoSites);
     }
-    let dir = StateDir::open(state_dir)?;
+    let state_dir = dir.path().to_owned();
     let stored = dir.load()?;
-    let mut journal = Journal::open(state_dir)?;
+    let mut journal = Journal::open(&state_dir)?;
     if let Some(stored) = &stored {
         note_what_is_missing(&dir, &mut journal, stored)?;
     }
@@ -141,6 +167,14 @@ fn note_what_is_missing(
 // === impl Opened ===
 
 impl Opened {
+    /// Adds a line to the journal that the process before could not write any more. Blocks on the disk.
+    ///
+    /// # Errors
+    /// `Journal`
+    pub fn record(&mut self, entry: &Map<String, Value>) -> Result<(), StartError> {
+        Ok(self.journal.append(entry)?)
+    }
+
     /// Where requests find the table, from now on.
     pub fn published(&self) -> Arc<Published> {
         Arc::clone(&self.published)
@@ -152,6 +186,13 @@ impl Opened {
     /// `Socket`. Nothing runs then.
     pub async fn serve(self, options: ServeOptions) -> Result<Running, StartError> {
         let socket = ControlSocket::bind(&options.socket).await?;
+        Ok(self.serve_on(socket, options))
+    }
+
+    /// The same on a socket that is bound already, or was handed over. Call it in the runtime of the control thread.
+    pub fn serve_on(self, socket: ControlSocket, options: ServeOptions) -> Running {
+        let door = socket.door();
+        door.claim();
         let (publications, published_again) = watch::channel(0);
         let (stopping, is_stopping) = watch::channel(false);
         let published = self.published();
@@ -164,23 +205,49 @@ impl Opened {
             reloader: options.reloader,
             status_extra: options.status_extra,
             certificates: options.certificates,
+            upgrader: options.upgrader,
+            predecessor: options.predecessor,
         });
-        Ok(Running {
+        Running {
             driver: tokio::spawn(driver),
             server: tokio::spawn(socket.serve(handle.clone(), is_stopping)),
             // Ends with the driver, which owns the sender.
-            prober: tokio::spawn(prober::run(Arc::clone(&published), published_again)),
+            prober: tokio::spawn(prober::run(Arc::clone(&published), published_again.clone())),
+            publications: published_again,
             published,
             handle,
             stopper,
             stopping,
-        })
+            door,
+        }
     }
 }
 
 // === impl Running ===
 
 impl Running {
+    /// The control socket, for the process that takes over.
+    pub fn door(&self) -> Door {
+        self.door.clone()
+    }
+
+    /// Leaves the control socket to the process that has taken over: whoever connects from now on is answered there.
+    /// Requests that are under way are answered here.
+    pub fn leave_socket(&self) {
+        self.door.leave();
+        self.stopping.send_replace(true);
+    }
+
+    /// Publishes what the process that has taken over has published.
+    pub async fn follow(&self, state: State) {
+        self.stopper.follow(state).await;
+    }
+
+    /// Closes the tunnels of a slot for the process that has taken over.
+    pub async fn cut_tunnels(&self, host: Host, slot: Slot) {
+        self.stopper.cut_tunnels(host, slot).await;
+    }
+
     /// Ends everything: what is being stored is stored and published, whoever waits is answered, the socket is
     /// removed, the state directory is let go.
     pub async fn stop(self) {

@@ -110,6 +110,8 @@ async fn the_process_that_is_killed() {
         reloader: Arc::new(crate::hooks::NoHooks),
         status_extra: Arc::new(crate::hooks::NoHooks),
         certificates: Arc::new(crate::hooks::NoHooks),
+        upgrader: Arc::new(crate::hooks::NoHooks),
+        predecessor: Arc::new(crate::hooks::NoHooks),
     };
     let running = opened.serve(options).await.expect("served");
     let request = crate::wire::Request::parse(b"switch green --force").expect("request");

@@ -14,6 +14,7 @@ use std::fs::{DirBuilder, File, OpenOptions, TryLockError};
 use std::io::{self, Read, Write};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
 
 use serde::{Deserialize, Serialize};
 
@@ -55,8 +56,8 @@ pub struct SiteState {
 #[derive(Debug)]
 pub struct StateDir {
     path: PathBuf,
-    /// Locked as long as this value lives; the kernel lets go when the process ends, however it ends.
-    _lock: File,
+    /// Locked until it is let go; the kernel lets go when the process ends, however it ends.
+    lock: Mutex<Option<File>>,
 }
 
 /// Why the state cannot be read or kept.
@@ -163,6 +164,41 @@ impl StateDir {
     /// # Errors
     /// `Directory`, `WrongOwner`, `OpenToAll`, `NotWritable`, `Locked`.
     pub fn open(path: &Path) -> Result<StateDir, StateError> {
+        StateDir::open_with(path, None)
+    }
+
+    /// Takes the directory over from the process that has handed over its lock. A lock belongs to what was opened, not
+    /// to a process: there is no moment at which nobody has it.
+    ///
+    /// # Errors
+    /// Those of [`StateDir::open`]; `Locked` also if it is the lock of another directory.
+    pub fn take_over(path: &Path, lock: File) -> Result<StateDir, StateError> {
+        StateDir::open_with(path, Some(lock))
+    }
+
+    /// The lock once more, for the process that takes over.
+    ///
+    /// # Errors
+    /// `Locked`: it was let go. `Directory`: there are no descriptors left.
+    pub fn lock_again(&self) -> Result<File, StateError> {
+        let path = || self.path.clone();
+        match &*self.lock.lock().unwrap_or_else(PoisonError::into_inner) {
+            Some(lock) => lock.try_clone().map_err(|source| StateError::Directory {
+                path: path(),
+                source,
+            }),
+            None => Err(StateError::Locked { path: path() }),
+        }
+    }
+
+    /// Another process holds the lock as well, and is to be the only one: else a process after it would find the
+    /// directory locked as long as this one lives.
+    pub fn let_go(&self) {
+        // Nothing panics while it holds the lock.
+        *self.lock.lock().unwrap_or_else(PoisonError::into_inner) = None;
+    }
+
+    fn open_with(path: &Path, held: Option<File>) -> Result<StateDir, StateError> {
         let cannot_use = |source| StateError::Directory {
             path: path.to_owned(),
             source,
@@ -191,7 +227,19 @@ impl StateDir {
             path: lock_path.clone(),
             source,
         };
-        let lock = private_file(&lock_path).map_err(not_writable)?;
+        let lock = match held {
+            None => private_file(&lock_path).map_err(not_writable)?,
+            Some(held) => {
+                let there = std::fs::metadata(&lock_path).map_err(not_writable)?;
+                let held_is = held.metadata().map_err(not_writable)?;
+                if (there.dev(), there.ino()) != (held_is.dev(), held_is.ino()) {
+                    return Err(StateError::Locked {
+                        path: path.to_owned(),
+                    });
+                }
+                held
+            }
+        };
         match lock.try_lock() {
             Ok(()) => {}
             Err(TryLockError::WouldBlock) => {
@@ -209,7 +257,7 @@ impl StateDir {
         }
         Ok(StateDir {
             path: path.to_owned(),
-            _lock: lock,
+            lock: Mutex::new(Some(lock)),
         })
     }
 
@@ -340,6 +388,16 @@ enum Unreadable {
 }
 
 impl State {
+    /// The state as it is stored, for another process.
+    pub fn to_text(&self) -> String {
+        String::from_utf8_lossy(&self.to_bytes()).into_owned()
+    }
+
+    /// Reads [`State::to_text`]; none if this version does not understand it.
+    pub fn from_text(text: &str) -> Option<State> {
+        State::from_bytes(text.as_bytes()).ok()
+    }
+
     fn to_bytes(&self) -> Vec<u8> {
         let document = Document {
             schema: SCHEMA,

@@ -9,7 +9,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
 
 use crate::caller::{Allowed, Caller};
-use crate::hooks::{NoHooks, Reloader};
+use crate::hooks::{NoHooks, Reloader, Upgrader};
 use crate::inflight::Entry;
 use crate::reply::Reply;
 use crate::server::SocketOptions;
@@ -117,6 +117,23 @@ impl Daemon {
         sites: &[SiteSettings],
         reloader: Arc<dyn Reloader>,
     ) -> Daemon {
+        Daemon::start_as(dir, sites, reloader, Arc::new(NoHooks)).await
+    }
+
+    pub async fn start_with_upgrader(
+        sites: &[SiteSettings],
+        upgrader: Arc<dyn Upgrader>,
+    ) -> Daemon {
+        let dir = tempfile::tempdir().expect("dir");
+        Daemon::start_as(dir, sites, Arc::new(NoHooks), upgrader).await
+    }
+
+    async fn start_as(
+        dir: tempfile::TempDir,
+        sites: &[SiteSettings],
+        reloader: Arc<dyn Reloader>,
+        upgrader: Arc<dyn Upgrader>,
+    ) -> Daemon {
         let opened = open(dir.path(), sites).expect("opened");
         let options = ServeOptions {
             socket: SocketOptions {
@@ -127,6 +144,8 @@ impl Daemon {
             reloader,
             status_extra: Arc::new(NoHooks),
             certificates: Arc::new(NoHooks),
+            upgrader,
+            predecessor: Arc::new(NoHooks),
         };
         let running = opened.serve(options).await.expect("served");
         Daemon { dir, running }

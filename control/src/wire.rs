@@ -8,6 +8,7 @@
 //! {"verb":"switch","slot":"green","site":"mana.so","note":"release 41","if_generation":4,"drain_timeout_ms":30000}
 //! ```
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -22,6 +23,12 @@ pub const LINE_BYTES_MAX: usize = 16 * 1024;
 pub const NOTE_BYTES_MAX: usize = 1024;
 /// The longest drain that a caller may ask for.
 pub const DRAIN_TIMEOUT_MAX: Duration = Duration::from_secs(24 * 3600);
+/// The longest path of a binary.
+pub const PATH_BYTES_MAX: usize = 4096;
+/// How long a new process may take for each of its two steps unless told otherwise.
+pub const UPGRADE_TIMEOUT_DEFAULT: Duration = Duration::from_secs(30);
+/// The longest that a caller may give it.
+pub const UPGRADE_TIMEOUT_MAX: Duration = Duration::from_secs(600);
 /// Entries that `history` prints unless told otherwise.
 pub const HISTORY_LAST_DEFAULT: usize = 20;
 /// The most entries that `history` prints.
@@ -38,6 +45,9 @@ pub struct Request {
     pub note: Option<String>,
     /// How a change is made. All default for verbs that change nothing.
     pub options: Options,
+    /// The program that takes over at an upgrade; the one that runs unless given. An absolute path of at most
+    /// [`PATH_BYTES_MAX`].
+    pub binary: Option<PathBuf>,
     /// Whether event lines are wanted before the reply.
     pub progress: bool,
 }
@@ -72,6 +82,8 @@ pub enum Verb {
     CertsList,
     /// Renew certificates that are due; with `force` all.
     CertsRenew,
+    /// Hand everything to a new process.
+    Upgrade,
 }
 
 /// How a change is made.
@@ -85,6 +97,11 @@ pub struct Options {
     pub force: bool,
     /// Change nothing unless the site's generation is this one.
     pub if_generation: Option<u64>,
+    /// How long a new process may take for each of its two steps: to prepare itself, and to take over. At most
+    /// [`UPGRADE_TIMEOUT_MAX`].
+    pub timeout: Option<Duration>,
+    /// Wait until the process before the running one has ended, rather than be refused.
+    pub wait: bool,
 }
 
 /// Why a line is no request.
@@ -107,7 +124,7 @@ pub enum WireError {
     Unreadable(String),
     /// No such verb.
     #[error(
-        "{0:?} is no verb: try status, switch, rollback, drain, maintenance, pause, resume, reload, history or certs"
+        "{0:?} is no verb: try status, switch, rollback, drain, maintenance, pause, resume, reload, history, certs or upgrade"
     )]
     UnknownVerb(String),
     /// A verb lacks what it acts on.
@@ -137,6 +154,9 @@ pub enum WireError {
     /// A note with control characters.
     #[error("a note has no control characters")]
     NoteNotPrintable,
+    /// The binary is not named by a path that means the same to the daemon.
+    #[error("the binary is named by its absolute path, without control characters")]
+    BinaryNotAbsolute,
     /// The site is no host name.
     #[error(transparent)]
     Site(#[from] NotAHost),
@@ -152,6 +172,7 @@ impl Request {
             site: None,
             note: None,
             options: Options::default(),
+            binary: None,
             progress: false,
         }
     }
@@ -207,12 +228,14 @@ impl Verb {
             Verb::Reload => "reload",
             Verb::History { .. } => "history",
             Verb::CertsList | Verb::CertsRenew => "certs",
+            Verb::Upgrade => "upgrade",
         }
     }
 
     fn takes(self, option: &str) -> bool {
         match option {
-            "site" => !matches!(self, Verb::Reload | Verb::History { .. }),
+            "site" => !matches!(self, Verb::Reload | Verb::History { .. } | Verb::Upgrade),
+            "binary" | "timeout" | "wait" => matches!(self, Verb::Upgrade),
             "note" => !matches!(
                 self,
                 Verb::Status | Verb::History { .. } | Verb::CertsList | Verb::CertsRenew
@@ -262,6 +285,12 @@ struct Fields {
     force: bool,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     if_generation: Option<u64>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    binary: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    timeout_ms: Option<u64>,
+    #[serde(default, skip_serializing_if = "is_false")]
+    wait: bool,
     #[serde(default, skip_serializing_if = "is_false")]
     progress: bool,
 }
@@ -272,10 +301,14 @@ impl Fields {
             verb: request.verb.as_str().to_owned(),
             site: request.site.as_ref().map(Host::to_string),
             note: request.note.clone(),
-            drain_timeout_ms: request
-                .options
-                .drain_timeout
-                .map(|d| u64::try_from(d.as_millis()).unwrap_or(u64::MAX)),
+            drain_timeout_ms: request.options.drain_timeout.map(whole_ms),
+            timeout_ms: request.options.timeout.map(whole_ms),
+            wait: request.options.wait,
+            // A path that is no text is refused at the other end: it is not absolute any more, or not there.
+            binary: request
+                .binary
+                .as_ref()
+                .map(|path| path.to_string_lossy().into_owned()),
             no_wait: request.options.no_wait,
             force: request.options.force,
             if_generation: request.options.if_generation,
@@ -292,7 +325,12 @@ impl Fields {
             Verb::History { last } => fields.last = Some(last),
             Verb::CertsList => fields.action = Some("list".to_owned()),
             Verb::CertsRenew => fields.action = Some("renew".to_owned()),
-            Verb::Status | Verb::Rollback | Verb::Pause | Verb::Resume | Verb::Reload => {}
+            Verb::Status
+            | Verb::Rollback
+            | Verb::Pause
+            | Verb::Resume
+            | Verb::Reload
+            | Verb::Upgrade => {}
         }
         fields
     }
@@ -318,15 +356,25 @@ impl Fields {
                 range: "at most 24h",
             });
         }
+        let timeout = self.timeout_ms.map(Duration::from_millis);
+        if timeout.is_some_and(|timeout| timeout.is_zero() || timeout > UPGRADE_TIMEOUT_MAX) {
+            return Err(WireError::OutOfRange {
+                option: "timeout",
+                range: "1ms to 10m",
+            });
+        }
         Ok(Request {
             verb,
             site: self.site.as_deref().map(str::parse).transpose()?,
             note: self.note,
+            binary: self.binary.map(absolute).transpose()?,
             options: Options {
                 drain_timeout,
                 no_wait: self.no_wait,
                 force: self.force,
                 if_generation: self.if_generation,
+                timeout,
+                wait: self.wait,
             },
             progress: self.progress,
         })
@@ -373,6 +421,7 @@ impl Fields {
                 Some("renew") => Ok(Verb::CertsRenew),
                 _ => Err(missing("certs", "list or renew")),
             },
+            "upgrade" => Ok(Verb::Upgrade),
             other => Err(unknown_verb(other)),
         }
     }
@@ -391,6 +440,9 @@ impl Fields {
             ("no_wait", self.no_wait),
             ("force", self.force),
             ("if_generation", self.if_generation.is_some()),
+            ("binary", self.binary.is_some()),
+            ("timeout", self.timeout_ms.is_some()),
+            ("wait", self.wait),
         ];
         match given
             .into_iter()
@@ -405,7 +457,7 @@ impl Fields {
     }
 }
 
-const VERBS: [&str; 10] = [
+const VERBS: [&str; 11] = [
     "status",
     "switch",
     "rollback",
@@ -416,7 +468,21 @@ const VERBS: [&str; 10] = [
     "reload",
     "history",
     "certs",
+    "upgrade",
 ];
+
+fn absolute(path: String) -> Result<PathBuf, WireError> {
+    let is_fit = path.starts_with('/')
+        && path.len() <= PATH_BYTES_MAX
+        && !path.chars().any(char::is_control);
+    is_fit
+        .then(|| PathBuf::from(path))
+        .ok_or(WireError::BinaryNotAbsolute)
+}
+
+fn whole_ms(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
 
 fn unknown_verb(verb: &str) -> WireError {
     WireError::UnknownVerb(verb.chars().take(40).collect())

@@ -23,7 +23,9 @@ fn words_and_json_say_the_same() {
             no_wait: true,
             force: true,
             if_generation: Some(4),
+            ..Options::default()
         },
+        binary: None,
         progress: false,
     };
     assert_eq!(read(words), Ok(expected.clone()));
@@ -48,6 +50,7 @@ fn every_verb_is_read_from_words() {
         ("reload", Verb::Reload),
         ("history", Verb::History { last: 20 }),
         ("history 5", Verb::History { last: 5 }),
+        ("upgrade", Verb::Upgrade),
     ] {
         assert_eq!(read(line), Ok(Request::new(verb)), "{line:?}");
     }
@@ -112,6 +115,7 @@ fn any_verb() -> impl Strategy<Value = Verb> {
         Just(Verb::Reload),
         Just(Verb::CertsList),
         Just(Verb::CertsRenew),
+        Just(Verb::Upgrade),
         (1..=HISTORY_LAST_MAX).prop_map(|last| Verb::History { last }),
     ]
 }
@@ -125,6 +129,9 @@ prop_compose! {
         no_wait: bool,
         force: bool,
         if_generation in proptest::option::of(any::<u64>()),
+        binary in proptest::option::of("/[a-z/]{1,20}"),
+        timeout in proptest::option::of(1_u64..=600_000),
+        wait: bool,
         progress: bool,
     ) -> Request {
         Request {
@@ -136,7 +143,10 @@ prop_compose! {
                 no_wait: no_wait && verb.takes("no_wait"),
                 force: force && verb.takes("force"),
                 if_generation: if_generation.filter(|_| verb.takes("if_generation")),
+                timeout: timeout.filter(|_| verb.takes("timeout")).map(Duration::from_millis),
+                wait: wait && verb.takes("wait"),
             },
+            binary: binary.filter(|_| verb.takes("binary")).map(PathBuf::from),
             progress,
         }
     }

@@ -139,6 +139,10 @@ fn known_option(name: &str) -> Result<(&'static str, Kind), WordsError> {
         "last" => ("last", Kind::Number),
         "if_generation" => ("if_generation", Kind::Number),
         "drain_timeout_ms" => ("drain_timeout_ms", Kind::Number),
+        "binary" => ("binary", Kind::Text),
+        "timeout" => ("timeout_ms", Kind::Duration),
+        "timeout_ms" => ("timeout_ms", Kind::Number),
+        "wait" => ("wait", Kind::Flag),
         "drain_timeout" => ("drain_timeout_ms", Kind::Duration),
         _ => return Err(WordsError::UnknownOption(name.to_owned())),
     })

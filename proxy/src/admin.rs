@@ -42,6 +42,21 @@ pub async fn bind(address: SocketAddr) -> Result<(TcpListener, SocketAddr), Admi
     Ok((listener, bound))
 }
 
+/// Takes over the listener that the process before has had.
+///
+/// # Errors
+/// It is none.
+pub fn take_over(
+    socket: std::net::TcpListener,
+    address: SocketAddr,
+) -> Result<(TcpListener, SocketAddr), AdminError> {
+    let refused = |source| AdminError { address, source };
+    socket.set_nonblocking(true).map_err(refused)?;
+    let bound = socket.local_addr().map_err(refused)?;
+    let listener = TcpListener::from_std(socket).map_err(refused)?;
+    Ok((listener, bound))
+}
+
 /// Serves the two pages until the future is dropped.
 pub async fn serve(listener: TcpListener, shared: Arc<Shared>) {
     let places = Arc::new(Semaphore::new(CONNECTIONS_MAX));

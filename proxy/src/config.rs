@@ -95,6 +95,11 @@ pub struct Server {
     /// It has to be shorter than what systemd or docker wait before SIGKILL. `0s` drops every request in flight; too
     /// long lets one slow download delay a restart.
     pub shutdown_deadline: Duration,
+    /// `upgrade_deadline`, default `1h`, `0s` to `24h`: how long the process before an upgrade may finish what it has.
+    ///
+    /// Websockets and downloads stay on it as long as that; then it ends as at SIGTERM. Too short cuts them for an
+    /// upgrade that could wait; too long keeps the next upgrade waiting, and the memory of two processes in use.
+    pub upgrade_deadline: Duration,
 }
 
 /// `[listen]`: where clients connect. At least one address in one of the lists; no address twice.
@@ -245,6 +250,10 @@ pub fn needs_restart(old: &Config, new: &Config) -> Vec<String> {
         (
             "server.shutdown_deadline",
             old.server.shutdown_deadline != new.server.shutdown_deadline,
+        ),
+        (
+            "server.upgrade_deadline",
+            old.server.upgrade_deadline != new.server.upgrade_deadline,
         ),
         ("listen.http", old.listen.http != new.listen.http),
         ("listen.https", old.listen.https != new.listen.https),

@@ -336,7 +336,7 @@ async fn serve_h2(connection: Arc<Connection>, worker: Arc<Worker>, settings: &S
         };
         let next = tokio::select! {
             biased;
-            () = worker.shared.reached(Phase::Draining), if !is_going_away => {
+            () = worker.shared.reached(Phase::HandedOver), if !is_going_away => {
                 is_going_away = true;
                 h2.graceful_shutdown();
                 continue;

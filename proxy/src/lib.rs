@@ -3,6 +3,7 @@
 //! `ARCHITECTURE.md` shows the way of a request through these files. The crate is a library so that its tests and
 //! benches can reach it; the product is the binary `mana-proxy`.
 
+pub mod about;
 pub mod access;
 pub mod access_log;
 pub mod admin;
@@ -22,15 +23,19 @@ pub mod doctor;
 pub mod edge;
 mod error_text;
 pub mod exchange;
+pub mod failpoint;
 pub mod fault;
 pub mod forward;
+pub mod front;
 pub mod h2_frames;
 pub mod handshakes;
 pub mod head;
 pub mod headers;
+pub mod inherit;
 pub mod listen;
 pub mod logging;
 pub mod metrics;
+pub mod notify;
 pub mod patience;
 pub mod per_address;
 pub mod pool;
@@ -42,13 +47,17 @@ mod pump_events;
 pub mod reload;
 pub mod run;
 pub mod select;
+pub mod signals;
 pub mod stall;
 #[cfg(test)]
 mod testing;
+pub mod tickets;
 pub mod tls;
 pub mod trailers;
 pub mod tunnel;
+pub mod upgrade;
 pub mod upstream;
 pub mod upstream_io;
+pub mod watchdog;
 pub mod websocket;
 pub mod worker;

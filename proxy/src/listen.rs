@@ -12,15 +12,19 @@ use std::time::Duration;
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::sync::mpsc;
 
+use crate::config::Listen;
 use crate::edge::Scheme;
+use crate::inherit::{self, InheritError, Inherited, Place, Wanted};
 use crate::worker::{Accepted, Admission, Phase, Shared, TooMany};
 
 /// A bound socket.
 #[derive(Debug)]
 pub struct Listener {
     socket: TcpListener,
-    /// Which kind of clients come through it.
-    pub scheme: Scheme,
+    /// What the configuration has for it.
+    pub wanted: Wanted,
+    /// Somebody else holds it as well, for the process after this one.
+    pub is_kept_outside: bool,
     /// How their connections begin.
     pub begins: Begins,
     /// Where it is bound; the port is never 0.
@@ -34,6 +38,27 @@ pub enum Begins {
     Plainly,
     /// With a head of the PROXY protocol, from a load balancer.
     WithProxyHead,
+}
+
+/// Not every address of the configuration can be listened on, or something else would be.
+#[derive(Debug, thiserror::Error)]
+pub enum ListenError {
+    /// An address cannot be listened on.
+    #[error(transparent)]
+    Bind(#[from] BindError),
+    /// A socket that is there already cannot be used.
+    #[error(transparent)]
+    Inherit(#[from] InheritError),
+}
+
+impl ListenError {
+    /// What the operator can do about it.
+    pub fn hint(&self) -> &'static str {
+        match self {
+            ListenError::Bind(error) => error.hint(),
+            ListenError::Inherit(error) => error.hint(),
+        }
+    }
 }
 
 /// An address cannot be listened on.
@@ -60,11 +85,47 @@ impl BindError {
     }
 }
 
-/// Binds an address. An IPv6 address takes IPv6 alone, so that `[::]:80` and `0.0.0.0:80` live side by side.
+/// Every address of the configuration with a socket: one of `inherited` where there is one for it, else one that is
+/// bound here.
 ///
 /// # Errors
-/// The address is in use, not this machine's, or not permitted.
-pub fn bind(address: SocketAddr, scheme: Scheme, begins: Begins) -> Result<Listener, BindError> {
+/// `Bind`: an address is in use, not this machine's, or not permitted. `Inherit`: an inherited socket that nobody wants.
+pub fn open_all(
+    config: &Listen,
+    mut inherited: Vec<Inherited>,
+) -> Result<Vec<Listener>, ListenError> {
+    let of = |scheme| {
+        move |address: &SocketAddr| Wanted {
+            scheme,
+            address: *address,
+        }
+    };
+    let http = config.http.iter().map(of(Scheme::Http));
+    let https = config.https.iter().map(of(Scheme::Https));
+    let listeners = http.chain(https).map(|wanted| {
+        let begins = match config.proxy_protocol.contains(&wanted.address) {
+            true => Begins::WithProxyHead,
+            false => Begins::Plainly,
+        };
+        match inherit::take(&mut inherited, wanted) {
+            Some(taken) => Ok(Listener {
+                socket: taken.socket,
+                wanted,
+                is_kept_outside: taken.place.is_kept_outside,
+                begins,
+                address: taken.place.address,
+            }),
+            None => bind(wanted, begins),
+        }
+    });
+    let listeners = listeners.collect::<Result<Vec<_>, _>>()?;
+    inherit::close_the_rest(inherited)?;
+    Ok(listeners)
+}
+
+/// Binds an address. An IPv6 address takes IPv6 alone, so that `[::]:80` and `0.0.0.0:80` live side by side.
+fn bind(wanted: Wanted, begins: Begins) -> Result<Listener, BindError> {
+    let address = wanted.address;
     let bound = || -> io::Result<TcpListener> {
         let socket = Socket::new(
             Domain::for_address(address),
@@ -86,10 +147,29 @@ pub fn bind(address: SocketAddr, scheme: Scheme, begins: Begins) -> Result<Liste
     let address = socket.local_addr().map_err(refused)?;
     Ok(Listener {
         socket,
-        scheme,
+        wanted,
+        is_kept_outside: false,
         begins,
         address,
     })
+}
+
+impl Listener {
+    /// The same socket once more, for another process. As long as it is open, connections come in.
+    ///
+    /// # Errors
+    /// There are no descriptors left.
+    pub fn again(&self) -> io::Result<Inherited> {
+        Ok(Inherited {
+            socket: self.socket.try_clone()?,
+            place: Place {
+                address: self.address,
+                wanted: Some(self.wanted),
+                is_kept_outside: self.is_kept_outside,
+                name: None,
+            },
+        })
+    }
 }
 
 /// A worker as the acceptor sees it.
@@ -118,12 +198,12 @@ pub async fn accept(listener: Listener, shared: Arc<Shared>, seats: Vec<Seat>) {
             shared.metrics.reject("connections");
             tokio::select! {
                 () = shared.connections.below(cap) => {}
-                () = shared.reached(Phase::Draining) => return,
+                () = shared.reached(Phase::HandedOver) => return,
             }
         }
         let accepted = tokio::select! {
             biased;
-            () = shared.reached(Phase::Draining) => return,
+            () = shared.reached(Phase::HandedOver) => return,
             accepted = socket.accept() => accepted,
         };
         match accepted {
@@ -133,11 +213,11 @@ pub async fn accept(listener: Listener, shared: Arc<Shared>, seats: Vec<Seat>) {
                     tracing::warn!(%address, "file descriptors run out; connections wait in the kernel's queue");
                     tokio::select! {
                         () = until_there_are_descriptors(&tcp, &shared, &mut backoff) => {}
-                        () = shared.reached(Phase::Draining) => return,
+                        () = shared.reached(Phase::HandedOver) => return,
                     }
                 }
                 backoff.reset();
-                let how = (listener.scheme, listener.begins);
+                let how = (listener.wanted.scheme, listener.begins);
                 hand_over(tcp, peer, how, &shared, &seats).await;
             }
             Err(error) => {
@@ -250,13 +330,13 @@ mod tests {
 
     #[test]
     fn a_taken_address_is_named_with_what_to_do() {
-        let first = bind(
-            "127.0.0.1:0".parse().expect("an address"),
-            Scheme::Http,
-            Begins::Plainly,
-        )
-        .expect("binds");
-        let error = bind(first.address, Scheme::Http, Begins::Plainly).expect_err("is taken");
+        let at = |address| Wanted {
+            scheme: Scheme::Http,
+            address,
+        };
+        let any = "127.0.0.1:0".parse().expect("an address");
+        let first = bind(at(any), Begins::Plainly).expect("binds");
+        let error = bind(at(first.address), Begins::Plainly).expect_err("is taken");
         assert_eq!(
             error.to_string(),
             format!("cannot listen on {}", first.address)

@@ -14,6 +14,7 @@ use mana_control::hooks::{Prepared, Reloader};
 use crate::certificates::{load_bundles, work};
 use crate::config::{Config, SiteConfig, needs_restart};
 use crate::error_text::with_sources;
+use crate::notify::Notifier;
 use crate::run::{settings_of, site_settings};
 use crate::worker::Shared;
 
@@ -26,6 +27,7 @@ pub struct FromFile {
     keeper: Handle,
     /// What the verbs about certificates are told by.
     sites: Arc<ArcSwap<Vec<SiteConfig>>>,
+    notifier: Arc<Notifier>,
 }
 
 impl FromFile {
@@ -36,11 +38,13 @@ impl FromFile {
         shared: Arc<Shared>,
         keeper: Handle,
         sites: Arc<ArcSwap<Vec<SiteConfig>>>,
+        notifier: Arc<Notifier>,
     ) -> FromFile {
         FromFile {
             file,
             keeper,
             sites,
+            notifier,
             current: Arc::new(Mutex::new(config)),
             shared,
         }
@@ -48,6 +52,14 @@ impl FromFile {
 }
 
 impl Reloader for FromFile {
+    fn begins(&self) {
+        self.notifier.reloading();
+    }
+
+    fn is_over(&self) {
+        self.notifier.reloaded();
+    }
+
     fn prepare(&self) -> Result<Prepared, String> {
         let config = Config::load(&self.file).map_err(|error| with_sources(&error))?;
         let loaded = load_bundles(

@@ -6,6 +6,7 @@
 use std::collections::{HashMap, HashSet};
 use std::fmt;
 use std::sync::Arc;
+use std::time::SystemTime;
 
 use arc_swap::ArcSwap;
 use mana_certs::challenge::ALPN;
@@ -13,11 +14,13 @@ use mana_certs::{Bundle, Challenges, Publish};
 use mana_control::host::comparable;
 use rustls::ServerConfig;
 use rustls::crypto::aws_lc_rs;
-use rustls::server::{ClientHello, ResolvesServerCert};
+use rustls::server::{ClientHello, ProducesTickets, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
 use tokio::net::TcpStream;
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
+
+use crate::tickets::{KEY_SECONDS, TicketError, Tickets};
 
 /// Bundles by name, and the TLS configuration that serves them.
 ///
@@ -26,6 +29,7 @@ use tokio_rustls::server::TlsStream;
 pub struct Keyring {
     bundles: Arc<Bundles>,
     acceptor: TlsAcceptor,
+    tickets: Arc<Tickets>,
 }
 
 /// Why there is no TLS configuration.
@@ -35,8 +39,8 @@ pub enum TlsError {
     #[error("cannot set up TLS 1.2 and 1.3")]
     Versions(#[source] rustls::Error),
     /// No keys for session tickets.
-    #[error("cannot make session ticket keys")]
-    Ticketer(#[source] rustls::Error),
+    #[error(transparent)]
+    Tickets(#[from] TicketError),
 }
 
 impl Keyring {
@@ -60,14 +64,21 @@ impl Keyring {
             .with_no_client_auth()
             .with_cert_resolver(resolver);
         config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec(), ALPN.to_vec()];
-        config.ticketer = aws_lc_rs::Ticketer::new().map_err(TlsError::Ticketer)?;
+        let tickets = Arc::new(Tickets::new(unix_now())?);
+        config.ticketer = Arc::new(Ticketer(Arc::clone(&tickets)));
         // One resumption per handshake is what browsers use; a second ticket is work and bytes for nothing.
         config.send_tls13_tickets = 1;
         config.max_early_data_size = 0;
         Ok(Keyring {
             bundles,
             acceptor: TlsAcceptor::from(Arc::new(config)),
+            tickets,
         })
+    }
+
+    /// The keys of session tickets.
+    pub fn tickets(&self) -> &Tickets {
+        &self.tickets
     }
 
     /// Does handshakes.
@@ -113,6 +124,33 @@ impl Publish for Keyring {
             Names::of(bundles, names.bare.clone())
         });
     }
+}
+
+/// Session tickets as rustls asks for them.
+#[derive(Debug)]
+struct Ticketer(Arc<Tickets>);
+
+impl ProducesTickets for Ticketer {
+    fn enabled(&self) -> bool {
+        true
+    }
+
+    fn lifetime(&self) -> u32 {
+        u32::try_from(2 * KEY_SECONDS).unwrap_or(u32::MAX)
+    }
+
+    fn encrypt(&self, plain: &[u8]) -> Option<Vec<u8>> {
+        self.0.seal(plain, unix_now())
+    }
+
+    fn decrypt(&self, ticket: &[u8]) -> Option<Vec<u8>> {
+        self.0.open(ticket, unix_now())
+    }
+}
+
+fn unix_now() -> u64 {
+    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
+    since.map_or(0, |since| since.as_secs())
 }
 
 struct Bundles {
@@ -195,8 +233,6 @@ pub fn is_challenge(stream: &TlsStream<TcpStream>) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use std::time::SystemTime;
-
     use super::*;
 
     fn names(hosts: &[&[&str]]) -> Names {

@@ -21,12 +21,14 @@ use crate::config::{Compression, Limits, Timeouts};
 use crate::connection;
 use crate::descriptors::Descriptors;
 use crate::edge::{HttpsPort, Scheme};
+use crate::failpoint::{self, Failpoint};
 use crate::handshakes::Handshakes;
 use crate::listen::Begins;
 use crate::metrics::{KnownCounters, Metrics};
 use crate::per_address::{ConnectionCounts, Counted, RequestRates};
 use crate::pool::Pool;
 use crate::tls::Keyring;
+use crate::watchdog::Pulse;
 
 /// What a reload may change for requests that start after it.
 #[derive(Clone, Debug, PartialEq)]
@@ -41,12 +43,15 @@ pub struct Settings {
     pub compression: Compression,
 }
 
-/// How far the process is on its way out. `Serving => Draining => Closing`
+/// How far the process is on its way out. `Serving => (HandedOver) => Draining => Closing`
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Phase {
     /// Connections are accepted.
     Serving,
-    /// None are; each response is the last one of its connection.
+    /// Another process accepts; each response is the last one of its connection. Connections at rest stay as long as
+    /// they would, and so do tunnels: nobody waits for this process to end.
+    HandedOver,
+    /// None are accepted, and those at rest end soon.
     Draining,
     /// Tunnels are cut, connections at rest are closed; requests still finish.
     Closing,
@@ -238,15 +243,22 @@ pub struct Handle {
 ///
 /// # Errors
 /// The thread or its runtime cannot be made.
-pub fn start(shared: Arc<Shared>, index: usize) -> std::io::Result<Handle> {
+pub fn start(
+    shared: Arc<Shared>,
+    pulse: Arc<Pulse>,
+    beat_every: Duration,
+) -> std::io::Result<Handle> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .max_blocking_threads(1)
         .build()?;
     let (sender, receiver) = mpsc::channel(HANDOVER_MAX);
     let thread = std::thread::Builder::new()
-        .name(format!("worker-{index}"))
-        .spawn(move || runtime.block_on(run(shared, receiver)))?;
+        .name(pulse.name().to_owned())
+        .spawn(move || {
+            runtime.block_on(run(shared, receiver, &pulse, beat_every));
+            pulse.end();
+        })?;
     Ok(Handle {
         connections: sender,
         open: Arc::new(AtomicUsize::new(0)),
@@ -254,7 +266,12 @@ pub fn start(shared: Arc<Shared>, index: usize) -> std::io::Result<Handle> {
     })
 }
 
-async fn run(shared: Arc<Shared>, mut connections: mpsc::Receiver<Accepted>) {
+async fn run(
+    shared: Arc<Shared>,
+    mut connections: mpsc::Receiver<Accepted>,
+    pulse: &Pulse,
+    beat_every: Duration,
+) {
     let worker = Arc::new(Worker {
         shared,
         pool: Pool::default(),
@@ -262,11 +279,14 @@ async fn run(shared: Arc<Shared>, mut connections: mpsc::Receiver<Accepted>) {
     });
     let mut sweep = tokio::time::interval(SWEEP_INTERVAL);
     sweep.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Skip);
+    let mut beats = tokio::time::interval(beat_every);
+    beats.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Skip);
     let mut tasks = tokio::task::JoinSet::new();
     loop {
         tokio::select! {
             accepted = connections.recv() => match accepted {
                 Some(accepted) => {
+                    failpoint::hang(Failpoint::WorkerHangs);
                     tasks.spawn(connection::serve(accepted, Arc::clone(&worker)));
                 }
                 None => break,
@@ -275,11 +295,18 @@ async fn run(shared: Arc<Shared>, mut connections: mpsc::Receiver<Accepted>) {
                 let idle_max = worker.shared.settings.load().timeouts.upstream_idle;
                 worker.pool.sweep(idle_max, Instant::now());
             }
+            _ = beats.tick() => pulse.beat(),
             Some(ended) = tasks.join_next() => log_panic(ended),
         }
     }
-    while let Some(ended) = tasks.join_next().await {
-        log_panic(ended);
+    loop {
+        tokio::select! {
+            ended = tasks.join_next() => match ended {
+                Some(ended) => log_panic(ended),
+                None => return,
+            },
+            _ = beats.tick() => pulse.beat(),
+        }
     }
 }
 

@@ -5,7 +5,7 @@ use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::path::PathBuf;
 use std::process::Output;
 
-use crate::container::{Container, stdout};
+use crate::container::Container;
 use crate::support::{ConfigBuilder, HOST, Upstream, eventually};
 
 pub const CONFIG: &str = "/etc/mana-proxy/mana-proxy.toml";

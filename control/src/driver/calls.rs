@@ -22,6 +22,9 @@ impl Driver {
             call.request.verb,
             Verb::Status | Verb::History { .. } | Verb::CertsList
         );
+        if changes && let Some(reply) = self.busy_with_upgrade() {
+            return answer(call.reply, reply);
+        }
         if changes && self.pending.len() >= ORDERS_MAX {
             let reply = Reply::refusal(Code::Busy, "too many orders are being carried out");
             return answer(call.reply, reply);
@@ -41,6 +44,7 @@ impl Driver {
             Verb::Pause => self.pause(call),
             Verb::Resume => self.resume(call),
             Verb::CertsList | Verb::CertsRenew => self.certificates(call),
+            Verb::Upgrade => self.begin_upgrade(call),
         }
     }
 
@@ -275,6 +279,7 @@ impl Driver {
         let ticket = self.next_ticket();
         self.wait_for(ticket, None, call);
         self.reload = Some(ticket);
+        self.reloader.begins();
         let (reloader, messages) = (Arc::clone(&self.reloader), self.messages.clone());
         self.finishing.spawn(async move {
             let reading = tokio::task::spawn_blocking(move || {
@@ -328,7 +333,7 @@ pub(super) fn with_source(error: &dyn std::error::Error) -> String {
     }
 }
 
-fn holder(caller: &Caller) -> Holder {
+pub(super) fn holder(caller: &Caller) -> Holder {
     Holder {
         command: caller.command.clone(),
         uid: caller.uid,

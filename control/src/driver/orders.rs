@@ -155,11 +155,13 @@ impl Driver {
         let in_flight = self.retired_count(host, slot);
         self.tell_draining(ticket, slot, in_flight);
         failpoint::reach(Failpoint::Draining);
+        let elsewhere = self.predecessor.drained(host, slot, self.state.generation);
         let (messages, host) = (self.messages.clone(), host.clone());
         self.start_task(ticket, async move {
             for inflight in closed {
                 inflight.drained().await;
             }
+            elsewhere.await;
             // A driver that is gone waits for nobody.
             messages
                 .send(Message::Happened(host, Event::Drained(ticket)))
@@ -173,6 +175,7 @@ impl Driver {
             .retired_of(host, slot)
             .map(|inflight| inflight.cut_tunnels())
             .sum();
+        self.predecessor.cut_tunnels(host, slot);
         info!(site = %host, %slot, cut, "tunnels cut");
         let of_slot = |pending: &&mut super::Pending| {
             pending.host.as_ref() == Some(host) && pending.from == Some(slot)
@@ -218,7 +221,11 @@ impl Driver {
         }
     }
 
-    fn start_task(&mut self, ticket: Ticket, work: impl Future<Output = ()> + Send + 'static) {
+    pub(super) fn start_task(
+        &mut self,
+        ticket: Ticket,
+        work: impl Future<Output = ()> + Send + 'static,
+    ) {
         let task = self.finishing.spawn(work);
         self.tasks.insert(ticket, task);
     }

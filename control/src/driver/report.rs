@@ -30,11 +30,13 @@ impl Driver {
         };
         let entry = journal_entry(&pending, self.state.generation, outcome, &reply);
         let journal = std::sync::Arc::clone(&self.journal);
+        let under_way = std::sync::Arc::clone(&self.journaling);
         self.finishing.spawn_blocking(move || {
             let result = journal
                 .lock()
                 .unwrap_or_else(PoisonError::into_inner)
                 .append(&entry);
+            drop(under_way);
             let reply = match result {
                 Ok(()) => reply,
                 Err(error) => {
@@ -184,7 +186,7 @@ impl Outcome {
 }
 
 /// One line of the journal. Its generation is the one that the order made, or the one that it left as it was.
-fn journal_entry(
+pub(super) fn journal_entry(
     pending: &Pending,
     current: u64,
     outcome: &str,

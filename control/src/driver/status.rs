@@ -22,7 +22,7 @@ pub(super) fn of_sites(driver: &Driver, only: Option<&Host>) -> Map<String, Valu
         .collect();
     Map::from_iter([
         ("ok".to_owned(), json!(true)),
-        ("generation".to_owned(), json!(table.generation)),
+        ("generation".to_owned(), json!(driver.state.generation)),
         ("sites".to_owned(), json!(sites)),
     ])
 }

@@ -138,7 +138,9 @@ impl Driver {
                 self.drive(host, Event::PersistFailed(ticket, reason));
             }
             Change::Maintenance(..) | Change::Sites(..) => {
-                self.reload = self.reload.filter(|reload| *reload != ticket);
+                if self.reload == Some(ticket) {
+                    self.end_reload();
+                }
                 self.record_and_answer(ticket, "failed", Reply::refusal(Code::Failed, reason));
             }
         }
@@ -175,7 +177,7 @@ impl Driver {
     fn reloaded(&mut self, ticket: Ticket, prepared: Prepared, is_table_changed: bool) {
         let is_changed = is_table_changed || prepared.is_changed_beside;
         (prepared.commit)();
-        self.reload = None;
+        self.end_reload();
         let generation = self.state.generation;
         info!(generation, is_changed, "configuration reloaded");
         let reply = Reply::done()
@@ -189,8 +191,13 @@ impl Driver {
         );
     }
 
-    fn not_reloaded(&mut self, ticket: Ticket, faults: String) {
+    fn end_reload(&mut self) {
         self.reload = None;
+        self.reloader.is_over();
+    }
+
+    fn not_reloaded(&mut self, ticket: Ticket, faults: String) {
+        self.end_reload();
         let reply = Reply::refusal(Code::Invalid, faults)
             .with_hint("nothing was changed; correct it and reload again");
         self.record_and_answer(ticket, "refused", reply);

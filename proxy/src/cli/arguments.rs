@@ -133,6 +133,20 @@ pub(super) enum Remote {
     Pause(Note),
     /// Let held requests go
     Resume(Note),
+    /// Hand everything to a new process of the installed binary, without refusing anybody
+    Upgrade {
+        /// Start this program instead; for root and the daemon's own user
+        #[arg(long, value_name = "PATH")]
+        binary: Option<PathBuf>,
+        /// How long the new process may take for each of its two steps [default: 30s]
+        #[arg(long, value_name = "DURATION", value_parser = parse_duration)]
+        timeout: Option<Duration>,
+        /// If the process before the running one still drains, wait until it has
+        #[arg(long)]
+        wait: bool,
+        #[command(flatten)]
+        note: Note,
+    },
     /// Show the last changes, and who made them
     History {
         /// How many
@@ -265,6 +279,19 @@ impl Remote {
             }
             Remote::Pause(note) => note.on(Request::new(Verb::Pause)),
             Remote::Resume(note) => note.on(Request::new(Verb::Resume)),
+            Remote::Upgrade {
+                binary,
+                timeout,
+                wait,
+                note,
+            } => {
+                let mut request = note.on(Request::new(Verb::Upgrade));
+                // The daemon has another working directory.
+                request.binary = binary.map(|path| std::path::absolute(&path).unwrap_or(path));
+                request.options.timeout = timeout;
+                request.options.wait = wait;
+                request
+            }
             Remote::History { last } => Request::new(Verb::History { last }),
         };
         request.site = site;
@@ -284,6 +311,7 @@ impl Change {
             no_wait: self.no_wait,
             force,
             if_generation: self.if_generation,
+            ..Options::default()
         };
         request
     }
@@ -326,6 +354,7 @@ mod tests {
             ("pause", Verb::Pause, false),
             ("resume", Verb::Resume, false),
             ("reload", Verb::Reload, false),
+            ("upgrade --timeout 5s --wait", Verb::Upgrade, false),
             ("history", Verb::History { last: 20 }, false),
             ("history --last 3", Verb::History { last: 3 }, false),
         ] {
@@ -363,6 +392,8 @@ mod tests {
             ("drain blue --force", "unexpected argument"),
             ("history --last 0", "1 to 1000"),
             ("history --site mana.so", "does not take site"),
+            ("upgrade --site mana.so", "does not take site"),
+            ("upgrade --timeout 11m", "1ms to 10m"),
             ("maintenance maybe", "possible values: on, off"),
             ("swich green", "unrecognized subcommand"),
         ] {

@@ -37,11 +37,30 @@ pub(super) fn reply(verb: Verb, reply: &Reply, paint: Paint) -> String {
             }
             None => "the configuration was read again".to_owned(),
         },
+        Verb::Upgrade => upgraded(fields),
     };
     match text(fields, "site") {
         Some(site) => format!("{site}: {sentence}\n"),
         None => format!("{sentence}\n"),
     }
+}
+
+/// `upgraded: version 0.2.0 serves (pid 43); version 0.1.0 (pid 42) finishes what it has`
+fn upgraded(fields: &Map<String, Value>) -> String {
+    let one = |version, pid| {
+        let version = text(fields, version).map(|version| format!("version {version}"));
+        let pid = number(fields, pid).map(|pid| format!("pid {pid}"));
+        match (version, pid) {
+            (Some(version), Some(pid)) => format!("{version} ({pid})"),
+            (Some(one), None) | (None, Some(one)) => one,
+            (None, None) => "a process".to_owned(),
+        }
+    };
+    let (new, old) = (
+        one("version", "pid"),
+        one("previous_version", "previous_pid"),
+    );
+    format!("upgraded: {new} serves; {old} finishes what it has")
 }
 
 /// `green is active (generation 7); blue has drained`
@@ -282,6 +301,11 @@ mod tests {
                 Verb::Reload,
                 r#"{"ok":true,"generation":9}"#,
                 "the configuration was read again (generation 9)\n",
+            ),
+            (
+                Verb::Upgrade,
+                r#"{"ok":true,"pid":43,"version":"0.2.0","previous_pid":42,"previous_version":"0.1.0"}"#,
+                "upgraded: version 0.2.0 (pid 43) serves; version 0.1.0 (pid 42) finishes what it has\n",
             ),
         ] {
             assert_eq!(rendered(verb, line, Paint::Plain), expected);

@@ -30,9 +30,11 @@ pub(super) fn render(fields: &Fields, paint: Paint) -> String {
     } else {
         sites.join("\n")
     };
-    match about(fields) {
-        Some(about) => format!("{about}\n\n{sites}"),
-        None => sites,
+    let about = about(fields);
+    let lines: Vec<String> = about.into_iter().chain(predecessor(fields)).collect();
+    match lines.is_empty() {
+        false => format!("{}\n\n{sites}", lines.join("\n")),
+        true => sites,
     }
 }
 
@@ -44,6 +46,26 @@ fn about(fields: &Fields) -> Option<String> {
     for (name, noun) in [("connections", "connection"), ("tunnels", "tunnel")] {
         parts.extend(number(fields, name).map(|count| counted(count, noun)));
     }
+    Some(parts.join("  "))
+}
+
+/// `the process before it: version 0.1.0  pid 41  3 requests  1 tunnel  at most 55m 3s`
+fn predecessor(fields: &Fields) -> Option<String> {
+    let before = fields.get("predecessor")?.as_object()?;
+    let mut parts = vec![format!(
+        "the process before it: version {}",
+        text(before, "version")?
+    )];
+    parts.extend(number(before, "pid").map(|pid| format!("pid {pid}")));
+    for (name, noun) in [
+        ("requests", "request"),
+        ("tunnels", "tunnel"),
+        ("connections", "connection"),
+    ] {
+        parts.extend(number(before, name).map(|count| counted(count, noun)));
+    }
+    let at_most = number(before, "at_most_s");
+    parts.extend(at_most.map(|seconds| format!("at most {} more", rough(seconds))));
     Some(parts.join("  "))
 }
 

@@ -110,6 +110,11 @@ fn read_server(mut section: Section<'_>) -> Server {
             Duration::from_secs(30),
             values::duration(WAIT_OR_NONE),
         ),
+        upgrade_deadline: section.or(
+            "upgrade_deadline",
+            Duration::from_secs(3600),
+            values::duration(WAIT_OR_NONE),
+        ),
     };
     section.finish();
     server

@@ -183,7 +183,7 @@ fn everything_that_is_written_is_read() {
     let config = parse(
         r#"
 compression = { enabled = false, min_bytes = 1, types = ["text/*", "*+json"], gzip_level = 0, streams = 1 }
-server = { workers = 1, shutdown_deadline = "0s" }
+server = { workers = 1, shutdown_deadline = "0s", upgrade_deadline = "24h" }
 admin = { listen = "0.0.0.0:9090", allow_remote = true }
 access_log = { to = "./access.log", buffer_lines = 1 }
 control = { socket = "c", allow_uids = [1000], allow_gids = [1, 2], group_gid = 0 }
@@ -322,7 +322,7 @@ fn what_needs_a_restart_is_named_and_the_rest_is_not() {
     let live = "hsts = \"max-age=1\"\naliases = [\"www.mana.so\"]\n[timeouts]\nidle = \"1s\"\n[limits]\nheaders = 50\n";
     assert!(needs_restart(&old, &parse(&format!("{SMALLEST}{live}"))).is_empty());
 
-    let restart = "[server]\nworkers = 99\nshutdown_deadline = \"1s\"\n[control]\nsocket = \"s\"\nallow_uids = [1]\nallow_gids = [1]\ngroup_gid = 1\n\
+    let restart = "[server]\nworkers = 99\nshutdown_deadline = \"1s\"\nupgrade_deadline = \"1s\"\n[control]\nsocket = \"s\"\nallow_uids = [1]\nallow_gids = [1]\ngroup_gid = 1\n\
         [state]\ndir = \"s\"\n[admin]\nlisten = \"[::1]:1\"\n[access_log]\nto = \"off\"\nbuffer_lines = 1\n";
     let new = parse(&format!("{SMALLEST}{restart}").replace("http =", "https ="));
     assert_eq!(
@@ -330,6 +330,7 @@ fn what_needs_a_restart_is_named_and_the_rest_is_not() {
         [
             "server.workers",
             "server.shutdown_deadline",
+            "server.upgrade_deadline",
             "listen.http",
             "listen.https",
             "control.socket",

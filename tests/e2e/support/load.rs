@@ -49,6 +49,8 @@ pub struct Tally {
 struct Shared {
     https: SocketAddr,
     is_over: tokio::sync::watch::Sender<bool>,
+    /// Raised when streams and websockets are to be opened anew.
+    round: tokio::sync::watch::Sender<usize>,
     answered: AtomicUsize,
     next_id: AtomicUsize,
 }
@@ -97,6 +99,7 @@ impl Load {
             shared: Arc::new(Shared {
                 https,
                 is_over: tokio::sync::watch::Sender::new(false),
+                round: tokio::sync::watch::Sender::new(0),
                 answered: AtomicUsize::new(0),
                 next_id: AtomicUsize::new(0),
             }),
@@ -120,6 +123,11 @@ impl Load {
     pub async fn goes_on_for(&self, requests: usize) {
         let goal = self.answered() + requests;
         super::eventually("the load goes on", async || self.answered() >= goal).await;
+    }
+
+    /// Has clients that hold an event stream or a websocket close it and open another one.
+    pub fn renew_streams(&self) {
+        self.shared.round.send_modify(|round| *round += 1);
     }
 
     /// Lets every client finish what it is at.
@@ -255,7 +263,7 @@ async fn multiplexed(shared: Arc<Shared>) -> Tally {
             connection.try_request(H2::to("/size?n=2000").body(()).unwrap(), Bytes::new()),
             connection.try_request(post, body.clone()),
         );
-        if !is_put_off(&posted) {
+        if !is_unprocessed(&posted) {
             tally.posts.push(id);
         }
         let mut is_good = true;
@@ -264,7 +272,7 @@ async fn multiplexed(shared: Arc<Shared>) -> Tally {
             ("POST over h2", &body, posted),
         ] {
             // It was not begun, and is asked for anew over another connection.
-            if is_put_off(&answer) {
+            if is_unprocessed(&answer) {
                 tally.put_off += 1;
                 is_good = false;
             } else {
@@ -277,11 +285,18 @@ async fn multiplexed(shared: Arc<Shared>) -> Tally {
     tally
 }
 
-/// Whether the connection had said goodbye before this request. RFC 9113 s8.7: requests above the last stream of a GOAWAY
-/// "have not been processed" and may be sent again, which browsers do unasked.
-fn is_put_off(answer: &Result<Response, h2::Error>) -> bool {
-    let Err(error) = answer else { return false };
-    error.is_go_away() && error.is_remote() && error.reason() == Some(h2::Reason::NO_ERROR)
+/// Whether a request was turned away before anybody looked at it, because its connection is going away: RFC 9113 s8.7 lets
+/// it be sent again, and browsers do so unasked.
+fn is_unprocessed(answer: &Result<Response, h2::Error>) -> bool {
+    let reason = |error: &h2::Error| error.is_remote().then(|| error.reason()).flatten();
+    match answer {
+        Ok(_) => false,
+        Err(error) => match reason(error) {
+            Some(h2::Reason::NO_ERROR) => error.is_go_away(),
+            Some(reason) => reason == h2::Reason::REFUSED_STREAM,
+            None => false,
+        },
+    }
 }
 
 async fn get_and_post(
@@ -309,7 +324,9 @@ async fn get_and_post(
 async fn events(shared: Arc<Shared>) -> Tally {
     let mut tally = Tally::default();
     let mut over = shared.is_over.subscribe();
+    let mut round = shared.round.subscribe();
     while !shared.is_over() {
+        round.mark_unchanged();
         let Some(mut connection) = dial(&shared, &mut tally).await else {
             continue;
         };
@@ -327,6 +344,7 @@ async fn events(shared: Arc<Shared>) -> Tally {
             let event = tokio::select! {
                 event = connection.reader.try_until(b"\n\n") => event,
                 _ = over.wait_for(|over| *over) => return tally,
+                _ = round.changed() => break,
             };
             if event.is_err() {
                 tally.streams_ended += 1;
@@ -340,7 +358,9 @@ async fn events(shared: Arc<Shared>) -> Tally {
 
 async fn websockets(shared: Arc<Shared>) -> Tally {
     let mut tally = Tally::default();
+    let mut round = shared.round.subscribe();
     while !shared.is_over() {
+        round.mark_unchanged();
         let mut socket = match Socket::try_open(shared.https).await {
             Ok(socket) => socket,
             Err(error) => {
@@ -349,6 +369,10 @@ async fn websockets(shared: Arc<Shared>) -> Tally {
             }
         };
         while !shared.is_over() {
+            if round.has_changed().is_ok_and(|has_changed| has_changed) {
+                socket.close().await;
+                break;
+            }
             // A send may fail where the close has come already; the close itself is what counts.
             socket.send("tick").await.ok();
             match socket.receive().await {

@@ -10,6 +10,7 @@ pub mod client;
 pub mod config;
 pub mod load;
 pub mod proxy;
+pub mod service;
 pub mod stage;
 pub mod upstream;
 

@@ -15,12 +15,15 @@ use super::{ConfigBuilder, H1, eventually, within};
 
 /// A page of memory on the machines that this runs on.
 const PAGE_BYTES: u64 = 4096;
-const BINARY: &str = env!("CARGO_BIN_EXE_mana-proxy");
+/// The binary under test.
+pub const BINARY: &str = env!("CARGO_BIN_EXE_mana-proxy");
 
 /// One running `mana-proxy run`. It dies with this value; if the test is failing, what it said is printed.
 pub struct Proxy {
     directory: TempDir,
     child: Child,
+    /// Processes that have taken over; they are no children of this one.
+    successors: Vec<u32>,
     /// What `status` said of the listeners.
     listen: Value,
 }
@@ -73,10 +76,17 @@ impl Home {
         self.answering(child).await
     }
 
+    /// Starts the proxy here in another way than by itself, and waits until it answers.
+    pub async fn start_by(self, start: impl FnOnce(&Path) -> Child) -> Proxy {
+        let child = start(self.path());
+        self.answering(child).await
+    }
+
     async fn answering(self, child: Child) -> Proxy {
         let mut proxy = Proxy {
             directory: self.directory,
             child,
+            successors: Vec::new(),
             listen: Value::Null,
         };
         proxy.wait_until_it_answers().await;
@@ -163,9 +173,48 @@ impl Proxy {
             .unwrap()
     }
 
-    /// The process id.
+    /// The process id of the one that was started here.
     pub fn pid(&self) -> u32 {
         self.child.id().expect("it was waited for")
+    }
+
+    /// `upgrade` with these options, which must be done. The process id of the successor.
+    pub async fn upgrade(&mut self, options: &str) -> u32 {
+        let reply = self.done(&format!("upgrade {options}")).await;
+        let pid = u32::try_from(reply["pid"].as_u64().unwrap()).unwrap();
+        self.successors.push(pid);
+        pid
+    }
+
+    /// Has the processes of a test that leave no parent behind die with it.
+    pub async fn adopt(&mut self) -> u32 {
+        let pid = self.done("status").await["pid"].as_u64().unwrap();
+        let pid = u32::try_from(pid).unwrap();
+        if Some(pid) != self.child.id() {
+            self.successors.push(pid);
+        }
+        pid
+    }
+
+    /// Waits until a process that has taken over, or the one that was started, is gone.
+    pub async fn gone(&mut self, pid: u32) {
+        let child = &mut self.child;
+        eventually(&format!("{pid} is gone"), async || {
+            // A parent that does not wait leaves a zombie.
+            child.try_wait().unwrap();
+            is_gone(pid)
+        })
+        .await;
+    }
+
+    /// Sends a signal to a process that has taken over.
+    pub fn signal_to(&self, pid: u32, name: &str) {
+        let status = std::process::Command::new("sh")
+            .arg("-c")
+            .arg(format!("kill -{name} {pid}"))
+            .status()
+            .unwrap();
+        assert!(status.success());
     }
 
     /// Sends one line and reads one.
@@ -235,12 +284,7 @@ impl Proxy {
 
     /// Sends a signal by name, for example `TERM`.
     pub fn signal(&self, name: &str) {
-        let status = std::process::Command::new("sh")
-            .arg("-c")
-            .arg(format!("kill -{name} {}", self.pid()))
-            .status()
-            .unwrap();
-        assert!(status.success());
+        self.signal_to(self.pid(), name);
     }
 
     /// Waits until the process has ended by itself.
@@ -257,11 +301,17 @@ impl Proxy {
 
     /// Starts the process again in the same directory and waits until it answers. It must have ended before.
     pub async fn restart(&mut self, environment: &[(&str, &str)]) {
+        self.restart_by(|directory| spawn(directory, environment))
+            .await;
+    }
+
+    /// The same in another way than by itself.
+    pub async fn restart_by(&mut self, start: impl FnOnce(&Path) -> Child) {
         assert!(
             self.child.try_wait().unwrap().is_some(),
             "it is still running"
         );
-        self.child = spawn(self.path(), environment);
+        self.child = start(self.path());
         self.wait_until_it_answers().await;
     }
 
@@ -317,6 +367,13 @@ impl Proxy {
 
 impl Drop for Proxy {
     fn drop(&mut self) {
+        for pid in &self.successors {
+            // Numbers are used again; only one that runs here is meant.
+            let here = fs::read_link(format!("/proc/{pid}/cwd"));
+            if here.is_ok_and(|here| here == self.path()) {
+                self.signal_to(*pid, "KILL");
+            }
+        }
         if std::thread::panicking() {
             let config = fs::read_to_string(self.path().join("mana-proxy.toml"));
             eprintln!("--- mana-proxy.toml\n{}", config.unwrap_or_default());
@@ -335,6 +392,17 @@ pub async fn ask(socket: &Path, line: &str) -> Result<Value, std::io::Error> {
     let mut reply = String::new();
     stream.read_line(&mut reply).await?;
     Ok(serde_json::from_str(&reply)?)
+}
+
+/// Whether a process has ended; one that nobody waits for has ended too.
+fn is_gone(pid: u32) -> bool {
+    match fs::read_to_string(format!("/proc/{pid}/stat")) {
+        Ok(stat) => stat
+            .rsplit(") ")
+            .next()
+            .is_some_and(|rest| rest.starts_with('Z')),
+        Err(_) => true,
+    }
 }
 
 fn spawn(directory: &Path, environment: &[(&str, &str)]) -> Child {
@@ -370,12 +438,15 @@ pub fn command(directory: &Path) -> Command {
     within_directory(BINARY, directory)
 }
 
-fn within_directory(program: &str, directory: &Path) -> Command {
+/// A program in a directory, with nothing of this process's environment that the binary would read.
+pub fn within_directory(program: &str, directory: &Path) -> Command {
     let mut command = Command::new(program);
     command
         .current_dir(directory)
         .env_remove("MANA_PROXY_SOCKET")
         .env_remove("MANA_PROXY_FAILPOINT")
+        .env_remove("NOTIFY_SOCKET")
+        .env_remove("LISTEN_FDS")
         .kill_on_drop(true);
     command
 }
