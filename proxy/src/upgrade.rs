@@ -45,5 +45,7 @@ pub const HANDOVER_VARIABLE: &str = "MANA_PROXY_HANDOVER";
 const HELLO_TIME: Duration = Duration::from_secs(10);
 /// Between two reports of what a predecessor still has.
 const REPORT_EVERY: Duration = Duration::from_millis(200);
+/// For the first of them, which is sent at once.
+const REPORT_TIME: Duration = Duration::from_secs(2);
 /// Messages to a predecessor that may wait; further ones are lost, and a drain then waits for its deadline.
 const ORDERS_MAX: usize = 64;

@@ -177,7 +177,7 @@ async fn an_upgrade_tells_the_service_manager_who_is_the_main_process() {
     let mut scene = scene(&[("WATCHDOG_USEC", "400000")]).await;
     let service = &scene.service;
     service.told_until(|told| told.contains("READY=1\n")).await;
-    let new = scene.proxy.upgrade("").await;
+    let new = scene.proxy.upgrade().await;
     let told = service.told_until(|told| told.contains("READY=1\n")).await;
     let main = format!("MAINPID={new}\n");
     assert!(told.iter().any(|told| told == &main), "{told:?}");

@@ -53,7 +53,7 @@ async fn five_upgrades_under_load_are_noticed_by_nobody() {
     load.goes_on_for(100).await;
     for _ in 0..5 {
         // Event streams and websockets stay on the process before: they have to go for the next upgrade.
-        stage.proxy.upgrade("--timeout 60s").await;
+        stage.proxy.upgrade().await;
         load.goes_on_for(100).await;
         load.renew_streams();
         eventually("the predecessor has ended", async || {
@@ -74,7 +74,7 @@ async fn an_upgrade_hands_over_state_sockets_and_the_right_to_write() {
     stage.switch("green").await;
     let (http, https, old) = (stage.proxy.http(), stage.proxy.https(), stage.proxy.pid());
     let reply = stage.proxy.done("upgrade --note release-2").await;
-    let new = stage.proxy.adopt().await;
+    let new = stage.proxy.serving_pid().await;
     assert_eq!(reply["pid"], new);
     assert_eq!(reply["previous_pid"], old);
     assert_ne!(new, old);
@@ -119,7 +119,7 @@ async fn requests_tunnels_and_idle_connections_stay_on_the_process_before() {
         .await;
     stage.blue.wait_for("/hold", 1).await;
     let old = stage.proxy.pid();
-    stage.proxy.upgrade("").await;
+    stage.proxy.upgrade().await;
     eventually("status shows the predecessor", async || {
         let status = stage.proxy.done("status").await;
         let before = &status["predecessor"];
@@ -158,7 +158,7 @@ async fn an_upgrade_that_waits_comes_after_the_process_before() {
     held.send(format!("GET /hold HTTP/1.1\r\nhost: {HOST}\r\n\r\n"))
         .await;
     stage.blue.wait_for("/hold", 1).await;
-    let first = stage.proxy.upgrade("").await;
+    let first = stage.proxy.upgrade().await;
     let output = stage.proxy.cli(&["upgrade"]).await;
     assert_eq!(output.status.code(), Some(2), "{output:?}");
     let said = String::from_utf8_lossy(&output.stderr).into_owned();
@@ -191,7 +191,6 @@ async fn an_upgrade_that_waits_comes_after_the_process_before() {
     let (reply, ()) = tokio::join!(waiting, releasing);
     assert_eq!(reply["ok"], true, "{reply}");
     assert_eq!(reply["previous_pid"], first);
-    stage.proxy.adopt().await;
     assert_eq!(stage.who_answers().await, "blue");
     assert_eq!(stage.proxy.ended().await.code(), Some(0));
 }
@@ -209,7 +208,7 @@ async fn what_a_predecessor_has_ends_at_the_deadline_of_the_upgrade() {
         .send(format!("GET /hang HTTP/1.1\r\nhost: {HOST}\r\n\r\n"))
         .await;
     stage.blue.wait_for("/hang", 1).await;
-    stage.proxy.upgrade("").await;
+    stage.proxy.upgrade().await;
     assert_eq!(
         socket.receive().await,
         crate::support::client::websocket::Received::Close(Some(1001))
@@ -223,7 +222,7 @@ async fn connections_of_the_process_before_follow_a_switch() {
     let mut stage = Stage::start().await;
     let mut idle = stage.h1().await;
     assert_eq!(idle.get("/").await.text(), "blue");
-    stage.proxy.upgrade("").await;
+    stage.proxy.upgrade().await;
     let reply = stage.switch("green").await;
     assert_eq!(reply["drained"], true, "{reply}");
     assert_eq!(idle.get("/").await.text(), "green");
@@ -242,7 +241,7 @@ async fn sessions_are_resumed_across_an_upgrade() {
         let mut client = crate::support::H1::over(stream);
         assert_eq!(client.get("/").await.status, 200);
     }
-    stage.proxy.upgrade("").await;
+    stage.proxy.upgrade().await;
     for offer in &offers {
         let stream = connect(stage.proxy.https(), offer).await.unwrap();
         let agreed = agreed(&stream);
@@ -287,6 +286,31 @@ async fn a_binary_that_cannot_take_over_changes_nothing() {
         assert!(error.contains(part), "{text}: {reply}");
     }
     assert_it_goes_on(&stage).await;
+}
+
+#[tokio::test]
+async fn a_stop_ends_a_successor_that_is_not_prepared() {
+    let mut stage = Stage::with(hasty).await;
+    let binary = script(&stage.proxy, "echo $$ > pid; exec sleep 600");
+    let line = format!("upgrade --binary {binary} --timeout 10m");
+    let asking = stage.proxy.control(&line);
+    let stopping = async {
+        eventually("the new process runs", async || {
+            std::fs::read_to_string(stage.proxy.path().join("pid"))
+                .is_ok_and(|pid| pid.ends_with('\n'))
+        })
+        .await;
+        stage.proxy.signal("TERM");
+    };
+    let (reply, ()) = tokio::join!(asking, stopping);
+    assert_eq!(reply["ok"], false, "{reply}");
+    assert!(
+        reply["error"].as_str().unwrap().contains("stopping"),
+        "{reply}"
+    );
+    let pid = std::fs::read_to_string(stage.proxy.path().join("pid")).unwrap();
+    assert_eq!(stage.proxy.ended().await.code(), Some(0));
+    stage.proxy.gone(pid.trim().parse().unwrap()).await;
 }
 
 #[tokio::test]
@@ -338,7 +362,7 @@ async fn a_predecessor_that_dies_leaves_the_successor_serving() {
             status.is_ok_and(|status| status["ok"] == true)
         })
         .await;
-        let new = stage.proxy.adopt().await;
+        let new = stage.proxy.serving_pid().await;
         assert_ne!(new, old, "{step}");
         assert_eq!(stage.who_answers().await, "blue", "{step}");
         stage.proxy.wait_for_health("green", true).await;

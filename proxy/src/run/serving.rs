@@ -59,10 +59,12 @@ impl Serving {
             access_thread,
         } = self;
         let successor = tokio::select! {
-                () = signals.until_stop(&running.handle, &shared) => None,
-                channel = handed_over(&mut successors, &running, &notifier, &outgoing) => Some(channel),
-                () = async { beside.await; std::future::pending().await } => None,
+            () = signals.until_stop(&running.handle, &shared) => None,
+            channel = handed_over(&mut successors, &running, &notifier, &outgoing) => Some(channel),
+            () = async { beside.await; std::future::pending().await } => None,
         };
+        // A successor that comes too late is ended, and its caller told.
+        drop(successors);
         outgoing.close();
         let joined = front.joined();
         match successor {
@@ -78,8 +80,6 @@ impl Serving {
                 linger(&phase, &shared, &running, channel, end).await;
             }
         }
-        // A successor that comes too late is ended, and its caller told.
-        drop(successors);
         // An order that is under way is on the disk, and is taken up at the next start.
         keeping.abort();
         drop(telling);

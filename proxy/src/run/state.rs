@@ -80,8 +80,9 @@ pub(super) async fn begin(
             at_most_ms: u64::try_from(deadlines.upgrade.as_millis()).unwrap_or(u64::MAX),
             ..Left::default()
         };
-        courier.meet(arrival.pid, arrival.version.clone(), left);
-        tokio::spawn(courier.carry(arrival.into_channel()));
+        let (pid, version) = (arrival.pid, arrival.version.clone());
+        let channel = arrival.into_channel();
+        courier.meet(pid, version, left, channel).await;
     }
     Ok(opened.serve_on(control, options))
 }

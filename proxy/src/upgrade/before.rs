@@ -11,10 +11,11 @@ use mana_control::state::State;
 use mana_control::{Host, Slot};
 use serde_json::{Value, json};
 use tokio::sync::{mpsc, watch};
+use tokio::time::timeout;
 
-use super::ORDERS_MAX;
 use super::channel::Channel;
 use super::message::{Down, Left, Up};
+use super::{ORDERS_MAX, REPORT_TIME};
 
 /// The process before this one, if it is still there.
 #[derive(Debug)]
@@ -94,6 +95,17 @@ impl Before {
         seen.wait_for(Option::is_none).await.ok();
     }
 
+    /// Resolves when the predecessor has said what it has, or is gone.
+    async fn reported(&self) {
+        let mut seen = self.seen.subscribe();
+        let has_reported = |seen: &Option<Seen>| {
+            // Generations begin at 1.
+            seen.as_ref().is_none_or(|seen| seen.left.generation > 0)
+        };
+        // The sender is this value.
+        seen.wait_for(has_reported).await.ok();
+    }
+
     fn order(&self, order: Up) {
         if self.seen.borrow().is_some() && self.orders.try_send(order).is_err() {
             tracing::warn!(
@@ -136,15 +148,19 @@ impl Predecessor for Before {
 }
 
 impl Courier {
-    /// From now on there is a predecessor.
-    pub fn meet(&self, pid: u32, version: String, left: Left) {
-        self.before
-            .seen
-            .send_replace(Some(Seen { pid, version, left }));
+    /// From now on there is a predecessor, at the other end of this channel. Returns once it has said what it has, so that
+    /// nobody is told before that a slot is empty.
+    pub async fn meet(self, pid: u32, version: String, left: Left, channel: Channel) {
+        let before = Arc::clone(&self.before);
+        before.seen.send_replace(Some(Seen { pid, version, left }));
+        tokio::spawn(self.carry(channel));
+        if timeout(REPORT_TIME, before.reported()).await.is_err() {
+            tracing::warn!("the process before does not say what it has");
+        }
     }
 
     /// Carries messages until the predecessor is gone.
-    pub async fn carry(mut self, channel: Channel) {
+    async fn carry(mut self, channel: Channel) {
         loop {
             tokio::select! {
                 received = channel.receive() => match received {
@@ -219,10 +235,15 @@ mod tests {
         let host: Host = "a.so".parse().expect("a host");
         let (before, courier) = Before::nobody();
         before.drained(&host, Slot::Blue, 7).await;
-        courier.meet(42, "0.1.0".to_owned(), left(6, 0));
         let (here, there) = Channel::pair().expect("a pair");
         let there = Channel::on(there).expect("its other end");
-        let carrying = tokio::spawn(courier.carry(here));
+        let meeting = courier.meet(42, "0.1.0".to_owned(), Left::default(), here);
+        let reporting = async {
+            let report = Down::Left(left(6, 0));
+            there.send(&report, &[]).await.expect("sent");
+        };
+        tokio::join!(meeting, reporting);
+        assert_eq!(before.status()["connections"], 1);
         let drained = tokio::spawn(before.drained(&host, Slot::Blue, 7));
         for (generation, blue) in [(6, 1), (7, 1)] {
             let report = Down::Left(left(generation, blue));
@@ -249,6 +270,5 @@ mod tests {
         drop(there);
         before.gone().await;
         assert_eq!(before.status(), Value::Null);
-        carrying.await.expect("ended");
     }
 }

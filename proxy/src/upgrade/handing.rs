@@ -47,6 +47,8 @@ pub enum Heard {
     Gone,
     /// The step has taken longer than the caller allows.
     TimedOut,
+    /// This process was told to end.
+    Stopping,
 }
 
 /// What is to be done.
@@ -83,6 +85,8 @@ pub enum Reason {
     NotPreparedInTime,
     /// It did not take over in time.
     NotReadyInTime,
+    /// There is nothing to take over any more.
+    Stopping,
 }
 
 impl Stage {
@@ -97,6 +101,7 @@ impl Stage {
             (Stage::TakingOver, Heard::Ready) => (Stage::Committing, Next::Commit),
             (Stage::Committing, Heard::Serving) => (Stage::Over, Next::LetGo),
             (_, Heard::Failed) => give_up(Reason::Failed),
+            (_, Heard::Stopping) => give_up(Reason::Stopping),
             (Stage::Preparing | Stage::PuttingDown, Heard::Gone) => {
                 give_up(Reason::GoneBeforePrepared)
             }
@@ -140,6 +145,7 @@ impl Reason {
             Reason::GoneBeforeReady => "ended while it took over".to_owned(),
             Reason::NotPreparedInTime => "was not prepared in time".to_owned(),
             Reason::NotReadyInTime => "did not take over in time".to_owned(),
+            Reason::Stopping => "comes too late: the running one is stopping".to_owned(),
         }
     }
 }
@@ -190,6 +196,8 @@ mod tests {
             (Stage::TakingOver, Heard::Gone, GoneBeforeReady),
             (Stage::TakingOver, Heard::TimedOut, NotReadyInTime),
             (Stage::TakingOver, Heard::Failed, Failed),
+            (Stage::Preparing, Heard::Stopping, Stopping),
+            (Stage::TakingOver, Heard::Stopping, Stopping),
             (Stage::Committing, Heard::Gone, GoneBeforeReady),
             (Stage::Committing, Heard::TimedOut, NotReadyInTime),
         ] {

@@ -119,7 +119,7 @@ impl Outgoing {
             return own_program().map_err(|error| failed(&error));
         };
         let uid = order.caller.uid;
-        if uid == 0 || process::own_uid().is_ok_and(|own| own == uid) {
+        if may_name_a_program(uid, process::own_uid().ok()) {
             return Ok(named.clone());
         }
         let refused = Reply::refusal(Code::Refused, format!("uid {uid} may not name a binary"));
@@ -159,7 +159,7 @@ impl Outgoing {
         let mut version = String::new();
         let mut lock: Option<File> = None;
         let mut heard = Said::default();
-        let mut event = heard.from(started, deadline).await;
+        let mut event = self.hear(&mut heard, started, deadline).await;
         loop {
             if let Some(said) = heard.version.take() {
                 version = said;
@@ -190,7 +190,7 @@ impl Outgoing {
                         .ok();
                     failpoint::reach(Failpoint::PredecessorGone);
                     deadline = Instant::now() + order.timeout;
-                    heard.from(started, deadline).await
+                    self.hear(&mut heard, started, deadline).await
                 }
                 // Out of turn: it was not let write.
                 Next::LetGo => Heard::Nonsense,
@@ -202,6 +202,15 @@ impl Outgoing {
                     return Err(GaveUp::Because(reason, heard.failure.take()));
                 }
             };
+        }
+    }
+
+    /// What the successor says, unless this process is told to end: one that took over now would be ended with it.
+    async fn hear(&self, heard: &mut Said, started: &Started, deadline: Instant) -> Heard {
+        tokio::select! {
+            biased;
+            () = self.0.ready.closed() => Heard::Stopping,
+            event = heard.from(started, deadline) => event,
         }
     }
 
@@ -299,6 +308,11 @@ impl Upgrader for Outgoing {
     }
 }
 
+/// Whether a caller could run anything as the daemon's user anyway.
+fn may_name_a_program(caller: u32, daemon: Option<u32>) -> bool {
+    caller == 0 || daemon == Some(caller)
+}
+
 /// Why there is no successor.
 enum GaveUp {
     /// Somebody here is changing something.
@@ -362,3 +376,25 @@ fn not_upgraded(error: &str, words: Vec<String>) -> Reply {
 const COMMIT_TIME: Duration = Duration::from_secs(10);
 /// The longest version that is believed.
 const VERSION_MAX: usize = 80;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_deployer_may_not_have_the_daemon_run_any_program() {
+        for (caller, daemon, expected) in [
+            (0, Some(998), true),
+            (998, Some(998), true),
+            (1000, Some(998), false),
+            (1000, Some(0), false),
+            (1000, None, false),
+        ] {
+            assert_eq!(
+                may_name_a_program(caller, daemon),
+                expected,
+                "{caller} {daemon:?}"
+            );
+        }
+    }
+}

@@ -22,8 +22,6 @@ pub const BINARY: &str = env!("CARGO_BIN_EXE_mana-proxy");
 pub struct Proxy {
     directory: TempDir,
     child: Child,
-    /// Processes that have taken over; they are no children of this one.
-    successors: Vec<u32>,
     /// What `status` said of the listeners.
     listen: Value,
 }
@@ -86,7 +84,6 @@ impl Home {
         let mut proxy = Proxy {
             directory: self.directory,
             child,
-            successors: Vec::new(),
             listen: Value::Null,
         };
         proxy.wait_until_it_answers().await;
@@ -178,22 +175,16 @@ impl Proxy {
         self.child.id().expect("it was waited for")
     }
 
-    /// `upgrade` with these options, which must be done. The process id of the successor.
-    pub async fn upgrade(&mut self, options: &str) -> u32 {
-        let reply = self.done(&format!("upgrade {options}")).await;
-        let pid = u32::try_from(reply["pid"].as_u64().unwrap()).unwrap();
-        self.successors.push(pid);
-        pid
+    /// `upgrade`, which must be done. The process id of the successor.
+    pub async fn upgrade(&self) -> u32 {
+        let reply = self.done("upgrade").await;
+        u32::try_from(reply["pid"].as_u64().unwrap()).unwrap()
     }
 
-    /// Has the processes of a test that leave no parent behind die with it.
-    pub async fn adopt(&mut self) -> u32 {
+    /// The process id of the one that answers now.
+    pub async fn serving_pid(&self) -> u32 {
         let pid = self.done("status").await["pid"].as_u64().unwrap();
-        let pid = u32::try_from(pid).unwrap();
-        if Some(pid) != self.child.id() {
-            self.successors.push(pid);
-        }
-        pid
+        u32::try_from(pid).unwrap()
     }
 
     /// Waits until a process that has taken over, or the one that was started, is gone.
@@ -207,14 +198,15 @@ impl Proxy {
         .await;
     }
 
-    /// Sends a signal to a process that has taken over.
+    /// Sends a signal to a process that has taken over. One that has ended in this moment gets none.
     pub fn signal_to(&self, pid: u32, name: &str) {
-        let status = std::process::Command::new("sh")
+        let killed = std::process::Command::new("sh")
             .arg("-c")
             .arg(format!("kill -{name} {pid}"))
+            .stderr(Stdio::null())
             .status()
             .unwrap();
-        assert!(status.success());
+        assert!(killed.success() || is_gone(pid));
     }
 
     /// Sends one line and reads one.
@@ -367,12 +359,9 @@ impl Proxy {
 
 impl Drop for Proxy {
     fn drop(&mut self) {
-        for pid in &self.successors {
-            // Numbers are used again; only one that runs here is meant.
-            let here = fs::read_link(format!("/proc/{pid}/cwd"));
-            if here.is_ok_and(|here| here == self.path()) {
-                self.signal_to(*pid, "KILL");
-            }
+        // A process that has taken over is no child of this one.
+        for pid in running_in(self.path()) {
+            self.signal_to(pid, "KILL");
         }
         if std::thread::panicking() {
             let config = fs::read_to_string(self.path().join("mana-proxy.toml"));
@@ -392,6 +381,18 @@ pub async fn ask(socket: &Path, line: &str) -> Result<Value, std::io::Error> {
     let mut reply = String::new();
     stream.read_line(&mut reply).await?;
     Ok(serde_json::from_str(&reply)?)
+}
+
+/// The processes that have this working directory.
+fn running_in(directory: &Path) -> Vec<u32> {
+    let processes = fs::read_dir("/proc").unwrap().flatten();
+    let numbers = processes.filter_map(|entry| entry.file_name().to_str()?.parse().ok());
+    numbers
+        .filter(|pid: &u32| {
+            let here = fs::read_link(format!("/proc/{pid}/cwd"));
+            here.is_ok_and(|here| here == directory)
+        })
+        .collect()
 }
 
 /// Whether a process has ended; one that nobody waits for has ended too.
