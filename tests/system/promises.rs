@@ -63,6 +63,46 @@ async fn upgrades_of_binary_and_package_are_noticed_by_nobody() {
     table.assert_unnoticed_but(&[]);
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "needs root, systemd-nspawn, debootstrap and the packages: make test-system"]
+async fn a_process_that_dies_after_an_upgrade_is_replaced_while_the_one_before_is_still_there() {
+    let (mut service, _) = Service::install().await;
+    // Longer than the test: nothing ends by itself.
+    let server = &mut service.config;
+    server.set("server", "upgrade_deadline", r#""1h""#);
+    let mut table = Table::default();
+    service.configure();
+    start(&service, &mut table).await;
+    let mut client = H1::over(connect(service.https, &Offer::h1(HOST)).await.unwrap());
+    client.send(held_request()).await;
+    service.green().wait_for("/hold", 1).await;
+    let upgrade = service.mana_proxy(&["upgrade"]);
+    assert!(upgrade.status.success(), "{}", stderr(&upgrade));
+    assert_eq!(service.processes().len(), 2, "the one before has a request");
+
+    phase(&service, &mut table, KILL, async {
+        let new = service.main_pid();
+        kill_main(&service);
+        service.green().release();
+        service.wait_for_another_than(new).await;
+    })
+    .await;
+    assert_eq!(client.response("GET").await.text(), "green");
+    println!("{table}");
+    let kill = table.row(KILL);
+    assert_eq!(kill.refused, 0, "the sockets are systemd's: {kill}");
+    assert!(kill.lost() <= IN_FLIGHT, "more than was in flight: {kill}");
+}
+
+fn kill_main(service: &Service) {
+    service.systemctl(&[
+        "kill",
+        "--kill-whom=main",
+        "--signal=KILL",
+        "mana-proxy.service",
+    ]);
+}
+
 #[tokio::test]
 #[ignore = "needs root, systemd-nspawn, debootstrap and the packages: make test-system"]
 async fn without_the_socket_unit_the_daemon_binds_low_ports_itself() {
@@ -310,13 +350,7 @@ async fn reload(service: &Service, table: &mut Table) {
 async fn kill(service: &Service, table: &mut Table) {
     phase(service, table, KILL, async {
         let old = service.main_pid();
-        let main = [
-            "kill",
-            "--kill-whom=main",
-            "--signal=KILL",
-            "mana-proxy.service",
-        ];
-        service.systemctl(&main);
+        kill_main(service);
         service.wait_for_another_than(old).await;
     })
     .await;
