@@ -1,6 +1,6 @@
 //! `mana-proxy doctor`: what of this machine would hurt the proxy, in order of danger.
 //!
-//! Owns what is looked for and how bad it is. Reading the machine ([`read`]) is apart from judging it ([`judge`]): what
+//! Owns what is looked for and how bad it is. Reading the machine ([`read`]) is apart from judging it (`judge`): what
 //! was read is a [`Facts`], a plain value, and the findings follow from it alone. Nothing is changed, nothing is bound.
 //! What could not be read is said to be so, and is never taken for well.
 
