@@ -4,6 +4,7 @@
 //! going on as before if nothing comes of it. What is done next is decided by [`super::handing`].
 
 use std::fs::File;
+use std::io::ErrorKind;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -19,7 +20,7 @@ use tokio::time::{Instant, timeout_at};
 
 use super::PROTOCOL;
 use super::before::Before;
-use super::channel::{Channel, DESCRIPTORS_MAX};
+use super::channel::{Channel, ChannelError, DESCRIPTORS_MAX};
 use super::handing::{Heard, Next, Reason, Stage};
 use super::launch::{Started, own_program};
 use super::message::{Down, Role, Up};
@@ -233,8 +234,12 @@ impl Outgoing {
             sockets,
         };
         let borrowed: Vec<BorrowedFd<'_>> = descriptors.iter().map(AsFd::as_fd).collect();
-        let sent = channel.send(&hello, &borrowed).await;
-        sent.map_err(|error| GaveUp::Unsent(with_sources(&error)))
+        match channel.send(&hello, &borrowed).await {
+            // It has ended already, and is found gone when it is listened to.
+            Err(ChannelError::Send(source)) if source.kind() == ErrorKind::BrokenPipe => Ok(()),
+            Err(error) => Err(GaveUp::Unsent(with_sources(&error))),
+            Ok(()) => Ok(()),
+        }
     }
 
     /// Ends the successor, and goes on as if nothing had been asked.
