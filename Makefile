@@ -6,6 +6,8 @@ BUILD_TOOLS = cmake
 TEST_TOOLS  = promtool pebble
 FUZZ_TOOLS  = g++
 BENCH_TOOLS = nginx wrk h2load ab
+PACKAGE_TOOLS = dpkg-shlibdeps
+SYSTEM_TOOLS = systemd-nspawn debootstrap
 SUITE_TOOLS = slowhttptest node npm openssl python3
 
 package_cmake    = cmake
@@ -17,18 +19,29 @@ package_npm      = npm
 package_openssl  = openssl
 package_python3  = python3-venv
 package_g++      = g++
+package_dpkg-shlibdeps = dpkg-dev
+package_systemd-nspawn = systemd-container
+package_debootstrap    = debootstrap
 package_nginx    = nginx-light
 package_wrk      = wrk
 package_h2load   = nghttp2-client
 package_ab       = apache2-utils
 
-.PHONY: suites soak fuzz run build test bench lint doc clean help
+# What a package is made of, and with: `make deb PROFILE=dev` is made in a minute, and is for tests.
+PROFILE     ?= release
+CARGO_DEB   = 3.8.0
+TARGET      = $(if $(CARGO_TARGET_DIR),$(CARGO_TARGET_DIR),target)
+BUILT       = $(TARGET)/$(if $(filter dev,$(PROFILE)),debug,$(PROFILE))
+
+.PHONY: deb test-system suites soak fuzz run build test bench lint doc clean help
 
 help:
 	@echo "make run    build, and start a demo on https://localhost:8443/"
 	@echo "make build  build target/release/mana-proxy"
 	@echo "make test   install what the tests need, and run them all"
 	@echo "make fuzz   coverage-guided fuzzing of what reads peers' bytes, FUZZ_SECONDS=20 each"
+	@echo "make deb    build the Debian package, into target/debian/"
+	@echo "make test-system  restarts, upgrades and crashes of the installed package, on a real systemd; as root"
 	@echo "make suites run the test suites that others wrote"
 	@echo "make soak   ten minutes of load, abuse and switches"
 	@echo "make bench  measure against nginx, side by side"
@@ -71,6 +84,33 @@ test:
 fuzz:
 	$(call install,$(BUILD_TOOLS) $(FUZZ_TOOLS))
 	tests/fuzz/run.sh
+
+# The binary prints its own manual pages and completions, so that they cannot be of another version.
+deb:
+	$(call install,$(BUILD_TOOLS) $(PACKAGE_TOOLS))
+	@$(CARGO) deb --version >/dev/null 2>&1 || $(CARGO) install --locked cargo-deb@$(CARGO_DEB)
+	$(CARGO) build --locked --profile $(PROFILE) -p mana-proxy
+	rm -rf $(BUILT)/package && mkdir -p $(BUILT)/package/man $(BUILT)/package/completions
+	$(BUILT)/mana-proxy man-pages $(BUILT)/package/man
+	$(BUILT)/mana-proxy completions bash >$(BUILT)/package/completions/mana-proxy
+	$(BUILT)/mana-proxy completions zsh >$(BUILT)/package/completions/_mana-proxy
+	$(BUILT)/mana-proxy completions fish >$(BUILT)/package/completions/mana-proxy.fish
+	$(CARGO) deb --locked --no-build --profile $(PROFILE) -p mana-proxy $(DEB_OPTIONS)
+
+# Built as whoever calls, run as root.
+AS_ROOT = $(shell [ "$$(id -u)" = 0 ] || echo "--config target.'cfg(all())'.runner='sudo -E'")
+
+# Restarts, upgrades and crashes of the installed package on a real systemd in a container, under load. The packages are
+# made from what `make test` has built: it is about units and handovers, and an optimised build takes minutes.
+test-system: PACKAGES = $(abspath $(BUILT))/package-test
+test-system: PROFILE = dev
+test-system:
+	@[ "$$(id -u)" = 0 ] || sudo -n true || { echo "make test-system boots a container, and that needs root, or sudo" >&2; exit 1; }
+	$(call install,$(BUILD_TOOLS) $(SYSTEM_TOOLS))
+	rm -rf $(PACKAGES) && mkdir -p $(PACKAGES)
+	$(MAKE) deb PROFILE=$(PROFILE) DEB_OPTIONS="--fast --strip --output $(PACKAGES)/mana-proxy.deb"
+	$(MAKE) deb PROFILE=$(PROFILE) DEB_OPTIONS="--fast --strip --output $(PACKAGES)/mana-proxy-next.deb --deb-version 9999.0.0-1"
+	MANA_PROXY_PACKAGES=$(PACKAGES) $(CARGO) $(AS_ROOT) test --locked -p mana-proxy --test system -- --ignored --nocapture --test-threads=1
 
 # What others wrote to test servers: sslyze, Autobahn, slowhttptest. Whatever is not to be had is skipped.
 suites: build

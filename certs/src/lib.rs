@@ -56,7 +56,7 @@ pub use bundle::{Bundle, BundleError};
 pub use challenge::Challenges;
 pub use client::{ANSWER_BYTES_MAX, ClientError, REQUEST_TIME};
 pub use order::{ORDER_TIME, OrderError, Prefer};
-pub use preflight::Preflight;
+pub use preflight::{Preflight, ask_at_port_80};
 pub use publish::Publish;
 pub use request::KeyKind;
 pub use self_signed::self_signed;

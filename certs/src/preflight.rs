@@ -75,6 +75,17 @@ pub(crate) async fn say(names: Vec<String>, via: Option<SocketAddr>, challenges:
     }
 }
 
+/// Asks `name` for a token that is not on offer, as a CA would, at `via` or at port 80 of what the name resolves to. The
+/// whole answer: its words tell who gave it.
+///
+/// # Errors
+/// Nobody answers; why, as a sentence.
+pub async fn ask_at_port_80(name: &str, via: Option<SocketAddr>) -> Result<String, String> {
+    let token = format!("preflight-{:016x}", fastrand::u64(..));
+    let answer = tokio::time::timeout(TIME, fetch(name, via, &token)).await;
+    answer.unwrap_or_else(|_| Err("no answer in time".to_owned()))
+}
+
 async fn fetch(name: &str, via: Option<SocketAddr>, token: &str) -> Result<String, String> {
     let connected = match via {
         Some(address) => TcpStream::connect(address).await,

@@ -9,6 +9,10 @@ use pingora::http::ResponseHeader;
 
 use crate::headers::X_REQUEST_ID;
 
+/// What a CA, or whoever asks like one, is told of a token that is not on offer. By these words `doctor` knows that it
+/// was the proxy that answered.
+pub const NO_CHALLENGE: &str = "no certificate challenge with this token is on offer";
+
 /// A whole response of the proxy's own.
 #[derive(Debug)]
 pub struct Answer {

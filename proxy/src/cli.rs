@@ -7,7 +7,9 @@
 mod arguments;
 mod certs;
 mod check;
+mod doctor;
 mod exit;
+mod generate;
 mod history;
 mod progress;
 mod remote;
@@ -99,6 +101,9 @@ fn carry_out(arguments: Arguments, daemon: &dyn Daemon, terminal: &mut Terminal<
         },
         Command::Demo => served(daemon.demo(), terminal),
         Command::Check(file) => check::check(&file.config, global.json, terminal),
+        Command::Doctor { config } => doctor::examine(&config, &global, terminal),
+        Command::Completions { shell } => generate::completions(shell, terminal),
+        Command::ManPages { to } => generate::man_pages(&to, terminal),
         Command::Certs(verb) => certs::carry_out(verb, &global, terminal),
         Command::Remote(remote) => remote::call(remote, &global, terminal),
     }

@@ -41,6 +41,14 @@ impl Descriptors {
     }
 }
 
+/// How many a process may need for so many connections: each takes two while it is forwarded.
+pub fn wanted(connections: usize) -> u64 {
+    connections as u64 * 2 + BESIDE
+}
+
+/// Descriptors beside those of connections: listeners, logs, probes, pools at rest.
+const BESIDE: u64 = 1024;
+
 fn number(descriptor: RawFd) -> u64 {
     u64::try_from(descriptor).unwrap_or(u64::MAX)
 }

@@ -18,7 +18,7 @@ use pingora::protocols::http::ServerSession;
 use tokio::sync::Notify;
 
 use crate::access::{Record, Served};
-use crate::answer::{Answer, challenge, error_page, redirect};
+use crate::answer::{Answer, NO_CHALLENGE, challenge, error_page, redirect};
 use crate::attempts::Attempts;
 use crate::client_address::{Client, counted_under, field_value};
 use crate::client_io::ClientIo;
@@ -177,10 +177,7 @@ impl Request<'_> {
                 let answer = challenge(&answer, method, &self.record.request_id);
                 self.answer(answer).await
             }
-            Verdict::Challenge(None) => {
-                let reason = "no certificate challenge with this token is on offer";
-                self.refuse(StatusCode::NOT_FOUND, reason).await
-            }
+            Verdict::Challenge(None) => self.refuse(StatusCode::NOT_FOUND, NO_CHALLENGE).await,
             Verdict::Redirect {
                 site,
                 status,

@@ -19,6 +19,7 @@ pub mod config;
 pub mod connection;
 pub mod demo;
 pub mod descriptors;
+pub mod doctor;
 pub mod edge;
 mod error_text;
 pub mod exchange;

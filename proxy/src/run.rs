@@ -26,7 +26,7 @@ use crate::access_log::AccessLog;
 use crate::admin;
 use crate::certificates::{Verbs, load_bundles, work};
 use crate::config::{Config, SiteConfig};
-use crate::descriptors::Descriptors;
+use crate::descriptors::{self, Descriptors};
 use crate::edge::{HttpsPort, Scheme};
 use crate::front::Front;
 use crate::handshakes::Handshakes;
@@ -278,10 +278,10 @@ fn announce(bound: &Bound, workers: usize) {
     tracing::info!(workers, version = env!("CARGO_PKG_VERSION"), "serving");
 }
 
-/// A connection takes two descriptors while it is forwarded. A limit that stays lower is said, not hidden: near it, new
-/// connections wait in the kernel's queue. Returns what the limit is.
+/// A limit that stays lower than what is wanted is said, not hidden: near it, new connections wait in the kernel's queue.
+/// Returns what the limit is.
 fn raise_file_limit(connections: usize) -> u64 {
-    let wanted = connections as u64 * 2 + FILES_BESIDE;
+    let wanted = descriptors::wanted(connections);
     match rlimit::increase_nofile_limit(wanted) {
         Ok(limit) => {
             if limit < wanted {
@@ -302,5 +302,3 @@ fn raise_file_limit(connections: usize) -> u64 {
 
 /// fsyncs, file reads, name resolution.
 const BLOCKING_THREADS_MAX: usize = 8;
-/// Descriptors beside those of connections: listeners, logs, probes, pools at rest.
-const FILES_BESIDE: u64 = 1024;

@@ -275,3 +275,42 @@ async fn check_shows_what_a_client_sees() {
         "{output:?}"
     );
 }
+
+#[tokio::test]
+async fn doctor_sees_the_certificate_and_who_answers_challenges() {
+    let scene = Scene::issued().await;
+    let challenges = format!("challenges at http://{HOST}/");
+    let config = scene.proxy.path().join("mana-proxy.toml");
+    let good = std::fs::read_to_string(&config).unwrap();
+    // The proxy itself, an upstream that passes for another web server, and nobody.
+    let nobody = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let nobody_there = nobody.local_addr().unwrap().to_string();
+    drop(nobody);
+    for (via, level, what) in [
+        (
+            scene.proxy.http().to_string(),
+            "green",
+            "a CA reaches the proxy",
+        ),
+        (scene.blue.address(), "red", "something else answers"),
+        (nobody_there, "red", "nobody answers"),
+    ] {
+        let line = format!("[acme]\npreflight_via = {via:?}\n");
+        std::fs::write(&config, good.replace("[acme]\n", &line)).unwrap();
+        let arguments = ["doctor", "--json", "--config", "mana-proxy.toml"];
+        let output = scene.proxy.cli(&arguments).await;
+        let report: Value = serde_json::from_str(&stdout(&output)).unwrap();
+        let found = |about: &str| {
+            let findings = report["findings"].as_array().unwrap();
+            let found = findings.iter().find(|finding| finding["about"] == about);
+            found.unwrap_or_else(|| panic!("{about}: {report:#}"))
+        };
+        let answer = found(&challenges);
+        assert_eq!(answer["level"], level, "{via}: {answer}");
+        assert!(
+            answer["what"].as_str().unwrap().contains(what),
+            "{via}: {answer}"
+        );
+        assert_eq!(found(&format!("certificate of {HOST}"))["level"], "green");
+    }
+}

@@ -14,6 +14,7 @@ mod crash;
 mod cutover;
 mod demo;
 mod differential;
+mod doctor;
 mod edge;
 mod failover;
 mod gate;

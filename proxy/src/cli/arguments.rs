@@ -49,11 +49,44 @@ pub(super) enum Command {
     Demo,
     /// Name every fault of a configuration; binds nothing
     Check(ConfigFile),
+    /// Look at this machine, and say what would hurt
+    Doctor {
+        /// The configuration to look with
+        #[arg(
+            long,
+            value_name = "FILE",
+            default_value = "/etc/mana-proxy/mana-proxy.toml"
+        )]
+        config: PathBuf,
+    },
     /// Certificates: list, renew, import, check
     #[command(subcommand)]
     Certs(Certs),
+    /// Print what a shell completes these verbs and options with
+    Completions {
+        /// Whose language
+        shell: Shell,
+    },
+    /// Write the manual pages; packages are made with it
+    #[command(hide = true)]
+    ManPages {
+        /// A directory that is there
+        #[arg(value_name = "DIR")]
+        to: PathBuf,
+    },
     #[command(flatten)]
     Remote(Remote),
+}
+
+/// Shells that completions are made for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(super) enum Shell {
+    /// /usr/share/bash-completion/completions/mana-proxy
+    Bash,
+    /// /usr/share/zsh/vendor-completions/_mana-proxy
+    Zsh,
+    /// /usr/share/fish/vendor_completions.d/mana-proxy.fish
+    Fish,
 }
 
 /// Verbs that the daemon carries out.

@@ -2,7 +2,7 @@
 //!
 //! Owns the way from the handover to the end of the process. Nothing is cut for the sake of a quick end: connections at
 //! rest stay as long as they would, tunnels and downloads until `server.upgrade_deadline`. Then, or when a signal asks for
-//! it, the end is that of any stop.
+//! it, or when the successor dies, the end is that of any stop.
 
 use std::time::Duration;
 
@@ -39,7 +39,6 @@ pub async fn linger(
     let until = Instant::now() + deadlines.upgrade;
     let mut reports = tokio::time::interval(REPORT_EVERY);
     reports.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-    let mut has_successor = true;
     tracing::info!(
         connections = shared.connections.open(),
         "finishing what is left"
@@ -55,17 +54,20 @@ pub async fn linger(
                 break;
             }
             () = signals.until_stop(&running.handle, shared) => break,
-            received = channel.receive(), if has_successor => match received {
+            received = channel.receive() => match received {
                 Ok(Some(message)) => obey(running, &message.bytes).await,
-                Ok(None) | Err(_) => has_successor = false,
+                // Nobody serves now, and the service manager does not start another while this process is there: the
+                // successor is our child and not its own, so that its end is noticed at the end of ours.
+                Ok(None) | Err(_) => {
+                    tracing::error!("the new process has ended; making way for another");
+                    break;
+                }
             },
-            _ = reports.tick(), if has_successor => {}
+            _ = reports.tick() => {}
         }
-        if has_successor {
-            let report = Down::Left(left(running, until).await);
-            // One that is gone is found gone above.
-            channel.send(&report, &[]).await.ok();
-        }
+        let report = Down::Left(left(running, until).await);
+        // One that is gone is found gone above.
+        channel.send(&report, &[]).await.ok();
     }
     front::stop(phase, shared, joined, deadlines.shutdown).await;
 }

@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use tokio::task::JoinSet;
@@ -14,6 +14,8 @@ use super::{H1, H2, HOST, Proxy, Response};
 
 /// Time between two requests of one client, so that many clients fit on a small machine.
 const PACE: Duration = Duration::from_millis(2);
+/// An answer that takes longer is late: by then somebody has pressed reload.
+pub const LATE: Duration = Duration::from_secs(10);
 /// What a websocket is closed with by a proxy that is taking its slot out of use (RFC 6455 7.4.1: going away).
 const GOING_AWAY: u16 = 1001;
 
@@ -30,6 +32,12 @@ pub struct Tally {
     pub answered: usize,
     /// Anything else, as sentences.
     pub faults: Vec<String>,
+    /// Requests over HTTP/2 that came after a GOAWAY, and were asked for again.
+    pub put_off: usize,
+    /// Answers that took longer than [`LATE`], connecting included.
+    pub late: usize,
+    /// What the slowest answer took, connecting included.
+    pub slowest: Duration,
     /// The `x-test-id` of every POST.
     pub posts: Vec<String>,
     /// Messages and events that came.
@@ -56,7 +64,12 @@ struct Shared {
 impl Load {
     /// Keep-alive, one connection each and HTTP/2, GET and POST.
     pub fn requests(proxy: &Proxy) -> Load {
-        let mut load = Load::none(proxy);
+        Load::requests_to(proxy.https())
+    }
+
+    /// The same to an address, whichever process answers there.
+    pub fn requests_to(https: SocketAddr) -> Load {
+        let mut load = Load::none(https);
         for _ in 0..3 {
             load.add(keep_alive);
         }
@@ -69,18 +82,26 @@ impl Load {
 
     /// All of that, and event streams and websockets.
     pub fn everything(proxy: &Proxy) -> Load {
-        let mut load = Load::requests(proxy);
+        let mut load = Load::requests_and_websockets_to(proxy.https());
         for _ in 0..2 {
             load.add(events);
+        }
+        load
+    }
+
+    /// Requests, and websockets.
+    pub fn requests_and_websockets_to(https: SocketAddr) -> Load {
+        let mut load = Load::requests_to(https);
+        for _ in 0..2 {
             load.add(websockets);
         }
         load
     }
 
-    fn none(proxy: &Proxy) -> Load {
+    fn none(https: SocketAddr) -> Load {
         Load {
             shared: Arc::new(Shared {
-                https: proxy.https(),
+                https,
                 is_over: tokio::sync::watch::Sender::new(false),
                 round: tokio::sync::watch::Sender::new(0),
                 answered: AtomicUsize::new(0),
@@ -127,6 +148,9 @@ impl Tally {
     fn and(mut self, other: Tally) -> Tally {
         self.answered += other.answered;
         self.faults.extend(other.faults);
+        self.put_off += other.put_off;
+        self.late += other.late;
+        self.slowest = self.slowest.max(other.slowest);
         self.posts.extend(other.posts);
         self.messages += other.messages;
         self.websockets += other.websockets;
@@ -158,14 +182,17 @@ impl Shared {
         format!("id-{}", self.next_id.fetch_add(1, Ordering::SeqCst))
     }
 
-    /// Notes an answer; whether the connection can be used again.
+    /// Notes an answer to what began then; whether the connection can be used again.
     fn note<E: std::fmt::Debug>(
         &self,
         tally: &mut Tally,
-        what: &str,
+        (what, begun): (&str, Instant),
         sent: &[u8],
         answer: Result<Response, E>,
     ) -> bool {
+        let took = begun.elapsed();
+        tally.slowest = tally.slowest.max(took);
+        tally.late += usize::from(took > LATE);
         match answer {
             Ok(response)
                 if response.status == 200 && (sent.is_empty() || response.body == sent) =>
@@ -188,6 +215,7 @@ async fn keep_alive(shared: Arc<Shared>) -> Tally {
     let mut tally = Tally::default();
     let mut client = None;
     while !shared.is_over() {
+        let begun = Instant::now();
         let connection = match client.take() {
             Some(connection) => Some(connection),
             None => dial(&shared, &mut tally).await,
@@ -195,7 +223,7 @@ async fn keep_alive(shared: Arc<Shared>) -> Tally {
         let Some(mut connection) = connection else {
             continue;
         };
-        if get_and_post(&shared, &mut tally, &mut connection).await {
+        if get_and_post(&shared, &mut tally, &mut connection, begun).await {
             client = Some(connection);
         }
         tokio::time::sleep(PACE).await;
@@ -206,11 +234,12 @@ async fn keep_alive(shared: Arc<Shared>) -> Tally {
 async fn connection_each(shared: Arc<Shared>) -> Tally {
     let mut tally = Tally::default();
     while !shared.is_over() {
+        let begun = Instant::now();
         if let Some(mut connection) = dial(&shared, &mut tally).await {
             let answer = connection
                 .try_request("GET", "/", "connection: close\r\n", b"")
                 .await;
-            shared.note(&mut tally, "GET, one connection each", b"", answer);
+            shared.note(&mut tally, ("GET, one connection each", begun), b"", answer);
         }
         tokio::time::sleep(PACE).await;
     }
@@ -221,18 +250,15 @@ async fn multiplexed(shared: Arc<Shared>) -> Tally {
     let mut tally = Tally::default();
     let mut client: Option<H2> = None;
     while !shared.is_over() {
+        let begun = Instant::now();
         let connection = match client.take() {
             Some(connection) if !connection.is_closed() => connection,
-            _ => match connect(shared.https, &Offer::h2(HOST)).await {
-                Ok(stream) => H2::over(stream).await,
-                Err(error) => {
-                    tally.faults.push(format!("h2 connect: {error}"));
-                    continue;
-                }
+            _ => match dial_h2(&shared, &mut tally).await {
+                Some(connection) => connection,
+                None => continue,
             },
         };
         let id = shared.id();
-        tally.posts.push(id.clone());
         let body = Bytes::from(format!("body of {id}"));
         let post = H2::to("/echo")
             .method("POST")
@@ -243,22 +269,30 @@ async fn multiplexed(shared: Arc<Shared>) -> Tally {
             connection.try_request(H2::to("/size?n=2000").body(()).unwrap(), Bytes::new()),
             connection.try_request(post, body.clone()),
         );
-        if [&get, &posted].into_iter().any(is_unprocessed) {
-            // RFC 9113 s6.8: the server has not looked at it; every client sends it again on another connection.
-            if is_unprocessed(&posted) {
-                tally.posts.pop();
-            }
-            continue;
+        if !is_unprocessed(&posted) {
+            tally.posts.push(id);
         }
-        let is_good = shared.note(&mut tally, "GET over h2", b"", get)
-            & shared.note(&mut tally, "POST over h2", &body, posted);
+        let mut is_good = true;
+        for (what, sent, answer) in [
+            ("GET over h2", b"".as_ref(), get),
+            ("POST over h2", &body, posted),
+        ] {
+            // It was not begun, and is asked for anew over another connection.
+            if is_unprocessed(&answer) {
+                tally.put_off += 1;
+                is_good = false;
+            } else {
+                is_good &= shared.note(&mut tally, (what, begun), sent, answer);
+            }
+        }
         client = is_good.then_some(connection);
         tokio::time::sleep(PACE).await;
     }
     tally
 }
 
-/// Whether a request was turned away before anybody looked at it, because its connection is going away.
+/// Whether a request was turned away before anybody looked at it, because its connection is going away: RFC 9113 s8.7 lets
+/// it be sent again, and browsers do so unasked.
 fn is_unprocessed(answer: &Result<Response, h2::Error>) -> bool {
     let reason = |error: &h2::Error| error.is_remote().then(|| error.reason()).flatten();
     match answer {
@@ -271,11 +305,17 @@ fn is_unprocessed(answer: &Result<Response, h2::Error>) -> bool {
     }
 }
 
-async fn get_and_post(shared: &Shared, tally: &mut Tally, connection: &mut H1) -> bool {
+async fn get_and_post(
+    shared: &Shared,
+    tally: &mut Tally,
+    connection: &mut H1,
+    begun: Instant,
+) -> bool {
     let answer = connection.try_request("GET", "/", "", b"").await;
-    if !shared.note(tally, "GET, keep-alive", b"", answer) {
+    if !shared.note(tally, ("GET, keep-alive", begun), b"", answer) {
         return false;
     }
+    let begun = Instant::now();
     let id = shared.id();
     tally.posts.push(id.clone());
     let body = format!("body of {id}");
@@ -283,7 +323,8 @@ async fn get_and_post(shared: &Shared, tally: &mut Tally, connection: &mut H1) -
     let answer = connection
         .try_request("POST", "/echo", &header, body.as_bytes())
         .await;
-    shared.note(tally, "POST, keep-alive", body.as_bytes(), answer)
+    let what = ("POST, keep-alive", begun);
+    shared.note(tally, what, body.as_bytes(), answer)
 }
 
 async fn events(shared: Arc<Shared>) -> Tally {
@@ -363,6 +404,22 @@ async fn dial(shared: &Shared, tally: &mut Tally) -> Option<H1> {
         Ok(stream) => Some(H1::over(stream)),
         Err(error) => {
             tally.faults.push(format!("connect: {error}"));
+            None
+        }
+    }
+}
+
+async fn dial_h2(shared: &Shared, tally: &mut Tally) -> Option<H2> {
+    let connection = match connect(shared.https, &Offer::h2(HOST)).await {
+        Ok(stream) => H2::try_over(stream)
+            .await
+            .map_err(|error| error.to_string()),
+        Err(error) => Err(error.to_string()),
+    };
+    match connection {
+        Ok(connection) => Some(connection),
+        Err(error) => {
+            tally.faults.push(format!("h2 connect: {error}"));
             None
         }
     }

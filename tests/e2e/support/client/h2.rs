@@ -22,21 +22,35 @@ impl H2 {
         H2::with_windows(stream, 1 << 20, 4 << 20).await
     }
 
+    /// Like [`H2::over`], for a stream that may be cut.
+    pub async fn try_over(stream: impl Io + 'static) -> Result<H2, h2::Error> {
+        H2::try_with_windows(stream, 1 << 20, 4 << 20).await
+    }
+
     /// The same with windows of the test's choice, in bytes.
     pub async fn with_windows(
         stream: impl Io + 'static,
         of_streams: u32,
         of_connection: u32,
     ) -> H2 {
+        let handshake = H2::try_with_windows(stream, of_streams, of_connection);
+        handshake.await.unwrap()
+    }
+
+    async fn try_with_windows(
+        stream: impl Io + 'static,
+        of_streams: u32,
+        of_connection: u32,
+    ) -> Result<H2, h2::Error> {
         let handshake = h2::client::Builder::new()
             .initial_window_size(of_streams)
             .initial_connection_window_size(of_connection)
             .handshake(stream);
-        let (sender, connection) = within("h2 handshake", handshake).await.unwrap();
-        H2 {
+        let (sender, connection) = within("h2 handshake", handshake).await?;
+        Ok(H2 {
             sender,
             driver: std::sync::Arc::new(tokio::spawn(connection)),
-        }
+        })
     }
 
     /// `GET path` for [`HOST`].
