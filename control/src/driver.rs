@@ -81,7 +81,7 @@ enum Message {
     /// The new process is gone again; this is what it has left in the state directory.
     TookBack(Ticket, Result<Option<State>, StateError>, Reply),
     /// The new process has published this.
-    Follow(State),
+    Follow(State, Vec<Host>),
     CutTunnels(Host, Slot),
     Stop,
 }
@@ -194,9 +194,9 @@ fn stopping() -> Reply {
 pub(crate) struct Stopper(mpsc::Sender<Message>);
 
 impl Stopper {
-    pub(crate) async fn follow(&self, state: State) {
+    pub(crate) async fn follow(&self, state: State, paused: Vec<Host>) {
         // A driver that is gone has nothing to publish.
-        self.0.send(Message::Follow(state)).await.ok();
+        self.0.send(Message::Follow(state, paused)).await.ok();
     }
 
     pub(crate) async fn cut_tunnels(&self, host: Host, slot: Slot) {
@@ -287,7 +287,7 @@ impl Driver {
             Message::Upgraded(ticket, result) => self.upgraded(ticket, result),
             Message::Committed(ticket, result) => self.committed(ticket, result),
             Message::TookBack(ticket, state, reply) => self.took_back(ticket, state, reply),
-            Message::Follow(state) => self.follow(&state),
+            Message::Follow(state, paused) => self.follow(&state, &paused),
             Message::CutTunnels(host, slot) => self.cut_all_tunnels(&host, slot),
             Message::Stop => {
                 self.is_stopping = true;
@@ -338,9 +338,15 @@ impl Driver {
                 hold.release();
             }
         }
+        let paused: Vec<Host> = table
+            .sites()
+            .iter()
+            .filter(|site| matches!(site.mode, Mode::Paused(_)))
+            .map(|site| site.settings.host.clone())
+            .collect();
         drop(table);
         self.publications.send_modify(|number| *number += 1);
-        self.predecessor.follow(&self.state);
+        self.predecessor.follow(&self.state, &paused);
         self.follow_sites();
     }
 

@@ -9,6 +9,8 @@ use std::time::Duration;
 
 use serde_json::{Map, Value};
 
+use tokio::sync::oneshot;
+
 use crate::caller::Caller;
 use crate::driver::Pen;
 use crate::host::Host;
@@ -62,8 +64,9 @@ pub trait Certificates: Send + Sync {
 /// Hands everything to a new process.
 pub trait Upgrader: Send + Sync {
     /// Starts the new process and sees it take over. The driver's half is in `pen`: whoever has put it down and fails
-    /// after that gets it back by failing.
-    fn upgrade(&self, order: UpgradeOrder, pen: Pen) -> Upgrading;
+    /// after that gets it back by failing. `gone` resolves when the caller waits no more, which ends a wait for the process
+    /// before, and nothing that has begun.
+    fn upgrade(&self, order: UpgradeOrder, gone: oneshot::Receiver<()>, pen: Pen) -> Upgrading;
 }
 
 /// What a caller wants of an upgrade.
@@ -97,8 +100,9 @@ pub type Committing = Pin<Box<dyn Future<Output = Result<(), Reply>> + Send>>;
 
 /// The process before this one, which still serves what it had begun.
 pub trait Predecessor: Send + Sync {
-    /// Tells it what was published, so that its requests go where those of this process go. Must not block.
-    fn follow(&self, state: &State);
+    /// Tells it what was published, so that its requests go where those of this process go, or wait where those do. Must
+    /// not block.
+    fn follow(&self, state: &State, paused: &[Host]);
     /// Requests that it has in this slot, tunnels included.
     fn in_flight(&self, host: &Host, slot: Slot) -> usize;
     /// Resolves when it has none in this slot, and has followed this generation, so that none can come.
@@ -139,14 +143,14 @@ fn no_certificates() -> Answer {
 }
 
 impl Upgrader for NoHooks {
-    fn upgrade(&self, _order: UpgradeOrder, _pen: Pen) -> Upgrading {
+    fn upgrade(&self, _order: UpgradeOrder, _gone: oneshot::Receiver<()>, _pen: Pen) -> Upgrading {
         let reply = Reply::refusal(Code::Refused, "this daemon cannot be upgraded");
         Box::pin(std::future::ready(Err(reply)))
     }
 }
 
 impl Predecessor for NoHooks {
-    fn follow(&self, _state: &State) {}
+    fn follow(&self, _state: &State, _paused: &[Host]) {}
 
     fn in_flight(&self, _host: &Host, _slot: Slot) -> usize {
         0

@@ -238,9 +238,9 @@ impl Running {
         self.stopping.send_replace(true);
     }
 
-    /// Publishes what the process that has taken over has published.
-    pub async fn follow(&self, state: State) {
-        self.stopper.follow(state).await;
+    /// Publishes what the process that has taken over has published, and pauses what it has paused.
+    pub async fn follow(&self, state: State, paused: Vec<Host>) {
+        self.stopper.follow(state, paused).await;
     }
 
     /// Closes the tunnels of a slot for the process that has taken over.

@@ -15,8 +15,10 @@ pub enum Failpoint {
     SuccessorPrepared,
     /// The new process has the state directory, and has not opened it.
     SuccessorTaken,
-    /// The new process accepts, and has not said so.
+    /// The new process could accept, and has not said so.
     SuccessorAccepting,
+    /// The same, and the thread that would say so never does.
+    SuccessorStalls,
     /// The new process has said that it is ready, and is not the writer.
     SuccessorReady,
     /// The new process was let write, and has not said that it does.
@@ -38,6 +40,7 @@ impl Failpoint {
             Failpoint::SuccessorPrepared => "successor-prepared",
             Failpoint::SuccessorTaken => "successor-taken",
             Failpoint::SuccessorAccepting => "successor-accepting",
+            Failpoint::SuccessorStalls => "successor-stalls",
             Failpoint::SuccessorReady => "successor-ready",
             Failpoint::SuccessorCommitted => "successor-committed",
             Failpoint::PredecessorPrepared => "predecessor-prepared",

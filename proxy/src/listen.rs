@@ -181,7 +181,7 @@ pub struct Seat {
     pub open: Arc<std::sync::atomic::AtomicUsize>,
 }
 
-/// Accepts until the process drains. Returns with the listener closed.
+/// Accepts from [`Phase::Serving`] until the process hands over or drains. Returns with the listener closed.
 pub async fn accept(listener: Listener, shared: Arc<Shared>, seats: Vec<Seat>) {
     let address = listener.address;
     let socket = match tokio::net::TcpListener::from_std(listener.socket) {
@@ -192,6 +192,7 @@ pub async fn accept(listener: Listener, shared: Arc<Shared>, seats: Vec<Seat>) {
         }
     };
     let mut backoff = Backoff::default();
+    shared.reached(Phase::Serving).await;
     loop {
         let cap = shared.settings.load().limits.connections;
         if shared.connections.open() >= cap {
@@ -213,7 +214,8 @@ pub async fn accept(listener: Listener, shared: Arc<Shared>, seats: Vec<Seat>) {
                     tracing::warn!(%address, "file descriptors run out; connections wait in the kernel's queue");
                     tokio::select! {
                         () = until_there_are_descriptors(&tcp, &shared, &mut backoff) => {}
-                        () = shared.reached(Phase::HandedOver) => return,
+                        // It was accepted here, and nobody else can serve it.
+                        () = shared.reached(Phase::HandedOver) => {}
                     }
                 }
                 backoff.reset();

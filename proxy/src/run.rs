@@ -143,7 +143,10 @@ where
         https: addresses(&listeners, Scheme::Https),
         admin: admin_listener.as_ref().map(|(_, address)| *address),
     };
-    let (phase, phase_watch) = watch::channel(Phase::Serving);
+    let (phase, phase_watch) = watch::channel(match arrival {
+        Some(_) => Phase::Arriving,
+        None => Phase::Serving,
+    });
     let shared = Arc::new(Shared {
         published: opened.published(),
         settings: ArcSwap::from_pointee(settings_of(&config)),
@@ -199,6 +202,7 @@ where
     let beat_every = watchdog::beat_every(silence_max);
     let front = Front::start(&shared, listeners, workers, beat_every)?;
     let running = state::begin(opened, control, options, arrival, courier, deadlines).await?;
+    phase.send_replace(Phase::Serving);
     // Behind the listeners: a CA that is asked comes to them at once.
     let keeping = tokio::spawn(keeping);
     let admin = admin_listener

@@ -11,16 +11,17 @@
 //!                                     <-     prepared
 //!   puts down its pen, rests its keeper
 //!   go: lock, ticket keys             ->
-//!                                              opens the state, accepts on the same sockets
+//!                                              opens the state, could accept on the same sockets
 //!                                     <-     ready
 //!   commit: the line of the journal   ->       is the writer, answers the control socket
 //!                                     <-     serving
+//!                                              accepts
 //!   drains; left: what it still has   ->
 //!                                     <-     follow: what was published since
 //! ```
 //!
-//! Until serving the predecessor accepts and can go on as if nothing had been asked; from then on the successor is the
-//! service. An end that finds the other one dead does what the two pure files say: [`handing`] and [`taking`].
+//! Until serving the predecessor alone accepts, and can go on as if nothing had been asked: a successor that is ended has
+//! nobody to disappoint. From then on the successor is the service; what connects in between waits in the kernel's queue. An end that finds the other one dead does what the two pure files say: [`handing`] and [`taking`].
 
 pub mod arrival;
 pub mod before;

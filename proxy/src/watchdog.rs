@@ -8,6 +8,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
+use tokio::time::Instant;
+
 use crate::notify::Notifier;
 
 /// The sign of life of one thread.
@@ -101,17 +103,24 @@ pub fn limit() -> Option<Duration> {
     sd_notify::watchdog_enabled().filter(|limit| !limit.is_zero())
 }
 
-/// How often a thread beats under that limit: four times between two looks.
+/// How often a thread beats under that limit: twice between two looks, and once a second at least.
 pub fn beat_every(limit: Option<Duration>) -> Duration {
     limit.map_or(BEAT_EVERY_MAX, |limit| {
-        (limit / 8).clamp(BEAT_EVERY_MIN, BEAT_EVERY_MAX)
+        (look_every(limit) / 2).clamp(BEAT_EVERY_MIN, BEAT_EVERY_MAX)
     })
 }
 
-/// Looks at all pulses twice within the limit and says that the process is alive, if it is, or in the log who is not.
-/// Does not return.
+fn look_every(limit: Duration) -> Duration {
+    limit / LOOKS_IN_LIMIT
+}
+
+/// Looks at all pulses eight times within the limit and says that the process is alive, if it is, or in the log who is
+/// not. A thread that was late is seen at the next look, long before the service manager has waited for its limit. Does
+/// not return.
 pub async fn watch(pulses: Vec<Arc<Pulse>>, limit: Duration, notifier: Arc<Notifier>) {
-    let mut looks = tokio::time::interval(limit / 2);
+    let between = look_every(limit);
+    // Not at once: nobody has had the time to beat.
+    let mut looks = tokio::time::interval_at(Instant::now() + between, between);
     looks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     let mut heard = Heard::default();
     let mut was_silent = Vec::new();
@@ -138,6 +147,8 @@ pub async fn watch(pulses: Vec<Arc<Pulse>>, limit: Duration, notifier: Arc<Notif
     }
 }
 
+/// One that fails leaves time for six others.
+const LOOKS_IN_LIMIT: u32 = 8;
 const BEAT_EVERY_MIN: Duration = Duration::from_millis(5);
 /// As often as a worker looks through its pool, so that a beat wakes nobody who would sleep.
 const BEAT_EVERY_MAX: Duration = Duration::from_secs(1);
@@ -167,8 +178,8 @@ mod tests {
     }
 
     #[test]
-    fn threads_beat_several_times_between_two_looks() {
-        for (limit, expected) in [(40, 5), (400, 50), (20_000, 1000)] {
+    fn threads_beat_twice_between_two_looks() {
+        for (limit, expected) in [(80, 5), (400, 25), (30_000, 1000)] {
             let limit = Some(Duration::from_millis(limit));
             assert_eq!(beat_every(limit), Duration::from_millis(expected));
         }

@@ -43,9 +43,11 @@ pub struct Settings {
     pub compression: Compression,
 }
 
-/// How far the process is on its way out. `Serving => (HandedOver) => Draining => Closing`
+/// How far the process is on its way. `(Arriving) => Serving => (HandedOver) => Draining => Closing`
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Phase {
+    /// Another process still decides whether this one takes over: nothing is accepted, so that nothing is lost with it.
+    Arriving,
     /// Connections are accepted.
     Serving,
     /// Another process accepts; each response is the last one of its connection. Connections at rest stay as long as

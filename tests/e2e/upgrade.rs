@@ -230,6 +230,41 @@ async fn connections_of_the_process_before_follow_a_switch() {
 }
 
 #[tokio::test]
+async fn a_pause_holds_connections_of_the_process_before_too() {
+    let stage = Stage::start().await;
+    let mut idle = stage.h1().await;
+    assert_eq!(idle.get("/").await.text(), "blue");
+    stage.proxy.upgrade().await;
+    stage.proxy.done("pause").await;
+    // It is told over a channel of its own, a moment later than the caller.
+    eventually("it has followed", async || {
+        stage
+            .proxy
+            .stderr()
+            .contains("paused, as the other process")
+    })
+    .await;
+    let request = idle.get("/held");
+    tokio::pin!(request);
+    tokio::select! {
+        response = &mut request => panic!("{response:?}"),
+        () = looked(&stage) => {}
+    }
+    assert_eq!(stage.blue.requests(), 1, "the held one was not sent on");
+    stage.proxy.done("resume").await;
+    assert_eq!(within("its turn", request).await.text(), "blue");
+}
+
+/// Some looks of the prober later.
+async fn looked(stage: &Stage) {
+    let probes = stage.blue.pings();
+    eventually("many looks later", async || {
+        stage.blue.pings() > probes + 20
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn sessions_are_resumed_across_an_upgrade() {
     let mut stage = Stage::with(hasty).await;
     let offers = [&rustls::version::TLS13, &rustls::version::TLS12]
@@ -341,6 +376,58 @@ async fn a_successor_that_dies_at_any_step_changes_nothing() {
         assert!(error.contains("ended"), "{step}: {reply}");
         assert_it_goes_on(&stage).await;
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_successor_that_stalls_has_taken_no_connection_with_it() {
+    let stage = failing("successor-stalls").await;
+    let load = Load::requests(&stage.proxy);
+    load.goes_on_for(100).await;
+    let reply = stage.proxy.refused("upgrade --timeout=2s", "failed").await;
+    assert!(
+        reply["error"].as_str().unwrap().contains("in time"),
+        "{reply}"
+    );
+    load.goes_on_for(100).await;
+    load.stop().await.assert_unnoticed();
+    assert_it_goes_on(&stage).await;
+}
+
+#[tokio::test]
+async fn who_waits_for_an_upgrade_may_give_up() {
+    let stage = Stage::with(hasty).await;
+    let mut held = stage.h1().await;
+    held.send(format!("GET /hold HTTP/1.1\r\nhost: {HOST}\r\n\r\n"))
+        .await;
+    stage.blue.wait_for("/hold", 1).await;
+    stage.proxy.upgrade().await;
+    // The one that only asks below may be in its way for a moment.
+    let waiting = async {
+        loop {
+            let reply = stage.proxy.control("upgrade --wait").await;
+            if reply["code"] != "busy" {
+                break reply;
+            }
+        }
+    };
+    let is_waited_for = eventually("an upgrade waits", async || {
+        let reply = stage.proxy.control("upgrade").await;
+        let error = reply["error"].as_str().unwrap().to_owned();
+        error.contains("an upgrade is being carried out")
+    });
+    tokio::select! {
+        reply = waiting => panic!("{reply}"),
+        () = is_waited_for => {}
+    }
+    // The caller is gone, and with it what it waited for.
+    eventually("nobody waits", async || {
+        let reply = stage.proxy.control("upgrade").await;
+        let error = reply["error"].as_str().unwrap().to_owned();
+        error.contains("still drains")
+    })
+    .await;
+    stage.blue.release();
+    assert_eq!(held.response("GET").await.text(), "blue");
 }
 
 #[tokio::test]

@@ -196,7 +196,7 @@ impl Driver {
     }
 
     /// A pause is not stored, so it does not raise the generation: a restart serves.
-    fn set_mode(&mut self, site: &Site, mode: &Mode) {
+    pub(super) fn set_mode(&mut self, site: &Site, mode: &Mode) {
         let table = self.published.load_full();
         self.publish(with_mode(
             &table,

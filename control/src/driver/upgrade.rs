@@ -15,6 +15,7 @@ use super::report::journal_entry;
 use super::{Call, Driver, Message};
 use crate::change::Change;
 use crate::cutover::Ticket;
+use crate::hold::Hold;
 use crate::hooks::{UpgradeOrder, Upgraded};
 use crate::host::Host;
 use crate::reply::{Code, Reply};
@@ -90,9 +91,11 @@ impl Driver {
             caller: call.caller.clone(),
         };
         let ticket = self.next_ticket();
-        self.wait_for(ticket, None, call);
+        let gone = self.wait_for(ticket, None, call);
         self.upgrade = Some(ticket);
-        let upgrading = self.upgrader.upgrade(order, Pen(self.messages.clone()));
+        let upgrading = self
+            .upgrader
+            .upgrade(order, gone, Pen(self.messages.clone()));
         let messages = self.messages.clone();
         self.start_task(ticket, async move {
             let result = upgrading.await;
@@ -233,7 +236,7 @@ impl Driver {
     }
 
     /// Publishes what the process that has taken over has published. Nothing is stored here.
-    pub(super) fn follow(&mut self, state: &State) {
+    pub(super) fn follow(&mut self, state: &State, paused: &[Host]) {
         if !matches!(self.standing, Standing::HandedOver) {
             return;
         }
@@ -250,6 +253,23 @@ impl Driver {
             }
         }
         self.state.generation = state.generation;
+        let table = self.published.load_full();
+        for site in table.sites() {
+            let host = &site.settings.host;
+            match (&site.mode, paused.contains(host)) {
+                (Mode::Serving, true) => {
+                    let hold = Arc::new(Hold::new(site.settings.pause));
+                    self.set_mode(site, &Mode::Paused(hold));
+                    info!(site = %host, "paused, as the other process did");
+                }
+                (Mode::Paused(_), false) => {
+                    self.set_mode(site, &Mode::Serving);
+                    info!(site = %host, "resumed, as the other process did");
+                }
+                (Mode::Serving | Mode::Maintenance, false)
+                | (Mode::Paused(_) | Mode::Maintenance, true) => {}
+            }
+        }
     }
 
     /// Tunnels of every counter of a slot.

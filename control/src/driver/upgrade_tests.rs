@@ -54,7 +54,7 @@ fn by_hand() -> (Arc<ByHand>, Hand) {
 }
 
 impl Upgrader for ByHand {
-    fn upgrade(&self, _order: UpgradeOrder, pen: Pen) -> Upgrading {
+    fn upgrade(&self, _order: UpgradeOrder, _gone: oneshot::Receiver<()>, pen: Pen) -> Upgrading {
         let (steps, done) = (Arc::clone(&self.steps), self.done.clone());
         Box::pin(async move {
             done.send(true).await.expect("the test waits");
@@ -140,8 +140,15 @@ async fn nobody_writes_between_the_two() {
     let site = state.sites.values_mut().next().expect("a site");
     (site.active, site.generation) = (Slot::Blue, state.generation);
     let entry = daemon.enter(Slot::Green);
-    daemon.running.follow(state.clone()).await;
-    daemon.until(|site| site.active == Slot::Blue).await;
+    let host = state.sites.keys().next().expect("a site").clone();
+    daemon.running.follow(state.clone(), vec![host]).await;
+    daemon
+        .until(|site| site.active == Slot::Blue && matches!(site.mode, Mode::Paused(_)))
+        .await;
+    daemon.running.follow(state.clone(), Vec::new()).await;
+    daemon
+        .until(|site| matches!(site.mode, Mode::Serving))
+        .await;
     assert!(entry.is_closing());
     assert_eq!(
         number(&daemon.ask("status").await, "generation"),

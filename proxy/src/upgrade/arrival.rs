@@ -204,12 +204,13 @@ impl Arrival {
         }
     }
 
-    /// Says that this process accepts, and waits until it may write.
+    /// Says that this process can accept, and waits until it may write.
     ///
     /// # Errors
     /// `End`, `Channel`
     pub async fn ready(&mut self) -> Result<Begin, ArrivalError> {
         failpoint::reach(Failpoint::SuccessorAccepting);
+        failpoint::hang(Failpoint::SuccessorStalls);
         // As above.
         say(&self.channel, &Up::Ready).await.ok();
         failpoint::reach(Failpoint::SuccessorReady);

@@ -116,9 +116,10 @@ impl Before {
 }
 
 impl Predecessor for Before {
-    fn follow(&self, state: &State) {
+    fn follow(&self, state: &State, paused: &[Host]) {
+        let paused = paused.iter().map(Host::to_string).collect();
         let state = state.to_text();
-        self.order(Up::Follow { state });
+        self.order(Up::Follow { state, paused });
     }
 
     fn in_flight(&self, host: &Host, slot: Slot) -> usize {

@@ -74,8 +74,11 @@ pub async fn linger(
 
 async fn obey(running: &Running, bytes: &[u8]) {
     match serde_json::from_slice(bytes) {
-        Ok(Up::Follow { state }) => match State::from_text(&state) {
-            Some(state) => running.follow(state).await,
+        Ok(Up::Follow { state, paused }) => match State::from_text(&state) {
+            Some(state) => {
+                let paused = paused.iter().filter_map(|host| host.parse().ok());
+                running.follow(state, paused.collect()).await;
+            }
             None => tracing::warn!("the successor's state is not understood"),
         },
         Ok(Up::CutTunnels { host, slot }) => {

@@ -68,6 +68,9 @@ pub enum Up {
     Follow {
         /// `State::to_text`
         state: String,
+        /// Sites that are paused, which is not stored.
+        #[serde(default)]
+        paused: Vec<String>,
     },
     /// Tunnels of a slot are to be closed.
     CutTunnels {

@@ -68,9 +68,14 @@ impl Outgoing {
         self.0.sockets.close();
     }
 
-    async fn carry_out(self, order: UpgradeOrder, pen: Pen) -> Result<Upgraded, Reply> {
+    async fn carry_out(
+        self,
+        order: UpgradeOrder,
+        gone: oneshot::Receiver<()>,
+        pen: Pen,
+    ) -> Result<Upgraded, Reply> {
         let program = self.program(&order)?;
-        self.alone(&order).await?;
+        self.alone(&order, gone).await?;
         let mut started = Started::start(&program).map_err(|error| failed(&error))?;
         tracing::info!(program = %program.display(), pid = started.pid(), "upgrading");
         let handed = self.hand_over(&mut started, &order, &pen).await;
@@ -129,10 +134,16 @@ impl Outgoing {
         ))
     }
 
-    /// One predecessor at a time.
-    async fn alone(&self, order: &UpgradeOrder) -> Result<(), Reply> {
+    /// One predecessor at a time. Who waits for it may give up; who has begun may not.
+    async fn alone(&self, order: &UpgradeOrder, gone: oneshot::Receiver<()>) -> Result<(), Reply> {
         if order.wait {
-            self.0.before.gone().await;
+            tokio::select! {
+                () = self.0.before.gone() => {}
+                _ = gone => {
+                    let text = "the caller waits no more for the process before";
+                    return Err(Reply::refusal(Code::Refused, text));
+                }
+            }
         }
         match self.0.before.in_words() {
             None => Ok(()),
@@ -308,8 +319,8 @@ impl Ready {
 }
 
 impl Upgrader for Outgoing {
-    fn upgrade(&self, order: UpgradeOrder, pen: Pen) -> Upgrading {
-        Box::pin(self.clone().carry_out(order, pen))
+    fn upgrade(&self, order: UpgradeOrder, gone: oneshot::Receiver<()>, pen: Pen) -> Upgrading {
+        Box::pin(self.clone().carry_out(order, gone, pen))
     }
 }
 
