@@ -2,6 +2,8 @@
 
 use std::os::unix::fs::PermissionsExt;
 
+use mana_proxy::upgrade::PROTOCOL;
+
 use crate::support::client::tls::{Offer, agreed, connect};
 use crate::support::load::Load;
 use crate::support::proxy::Home;
@@ -263,6 +265,12 @@ async fn a_binary_that_cannot_take_over_changes_nothing() {
         reply["error"].as_str().unwrap().contains(&missing),
         "{reply}"
     );
+    let prepared = format!(r#"{{"says":"prepared","protocol":{PROTOCOL},"version":"9"}}"#);
+    let failed = r#"{"says":"failed","error":"no room","hint":"make some"}"#;
+    let fails_late = format!(
+        r#"printf '{prepared}' >&0; printf '{{"says":"ready"}}' >&0; printf '{failed}' >&0
+        exec sleep 600"#
+    );
     for (text, options, part) in [
         ("echo no such luck >&2; exit 3", "", "no such luck"),
         ("kill -SEGV $$", "", "signal: 11"),
@@ -278,12 +286,22 @@ async fn a_binary_that_cannot_take_over_changes_nothing() {
             "not understood",
         ),
         ("printf 'garbage' >&0; exec sleep 600", "", "not understood"),
+        // It fails when it was let write already.
+        (&fails_late, "", "cannot take over: no room"),
     ] {
         let binary = script(&stage.proxy, text);
         let line = format!("upgrade --binary {binary} {options}");
         let reply = stage.proxy.refused(&line, "failed").await;
         let error = reply["error"].as_str().unwrap();
         assert!(error.contains(part), "{text}: {reply}");
+        if text == fails_late {
+            let hint = reply["hint"].as_str().unwrap();
+            assert!(hint.starts_with("make some; "), "{reply}");
+        }
+    }
+    let log = stage.proxy.stderr();
+    for part in ["no such luck", "no room", "make some"] {
+        assert!(log.contains(part), "{part}: {log}");
     }
     assert_it_goes_on(&stage).await;
 }
@@ -322,6 +340,14 @@ async fn a_configuration_with_a_fault_changes_nothing_and_is_named() {
     assert!(said.contains("mana-proxy.toml"), "{reply}");
     let output = stage.proxy.cli(&["upgrade"]).await;
     assert_eq!(output.status.code(), Some(1), "{output:?}");
+    // Whoever asked sees the fault, and so does whoever reads the log.
+    let shown = String::from_utf8_lossy(&output.stderr).into_owned();
+    for text in [shown, stage.proxy.stderr()] {
+        let mut lines = text.lines();
+        let is_named = lines
+            .any(|line| line.contains("the new process said") && line.contains("mana-proxy.toml:"));
+        assert!(is_named, "{text}");
+    }
     assert_it_goes_on(&stage).await;
 }
 
