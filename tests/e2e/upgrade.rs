@@ -111,6 +111,20 @@ async fn an_upgrade_hands_over_state_sockets_and_the_right_to_write() {
 }
 
 #[tokio::test]
+async fn without_a_binary_it_is_the_file_that_the_running_process_was_started_from() {
+    let mut stage = Stage::with(hasty).await;
+    let other = stage.proxy.path().join("other-binary");
+    std::fs::copy(env!("CARGO_BIN_EXE_mana-proxy"), &other).unwrap();
+    let named = format!("upgrade --wait --binary {}", other.display());
+    for line in [&named, "upgrade --wait"] {
+        let reply = stage.proxy.done(line).await;
+        let program = std::fs::read_link(format!("/proc/{}/exe", reply["pid"])).unwrap();
+        assert_eq!(program, other, "{line}");
+    }
+    assert_eq!(stage.proxy.ended().await.code(), Some(0));
+}
+
+#[tokio::test]
 async fn requests_tunnels_and_idle_connections_stay_on_the_process_before() {
     let mut stage = Stage::start().await;
     let mut socket = stage.websocket().await;

@@ -133,7 +133,7 @@ impl Outgoing {
         }
         let refused = Reply::refusal(Code::Refused, format!("uid {uid} may not name a binary"));
         Err(refused.with_hint(
-            "root and the daemon's own user may; without --binary the installed one is started",
+            "root and the daemon's own user may; without --binary it is the file that the running process was started from",
         ))
     }
 
