@@ -266,6 +266,8 @@ fn sandbox_is_closed(service: &Service) {
     let exposure = service.exposure();
     println!("systemd-analyze security: {exposure}");
     assert!(exposure < 2.0, "{exposure}");
+    // Not part of the sandbox, and as easily lost: one process without memory does not take the other one along.
+    assert_eq!(service.property("OOMPolicy"), "continue");
 }
 
 async fn restarts(service: &Service, table: &mut Table) {
