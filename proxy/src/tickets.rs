@@ -64,8 +64,12 @@ enum Turn {
 }
 
 impl Turn {
-    /// A clock that was set back makes no key older.
+    /// A key of the future was made by a clock that was ahead. It would make tickets until the clock has caught up, which
+    /// may be years: it is turned over now.
     fn at(since: u64, now: u64) -> Turn {
+        if since.saturating_sub(now) > AHEAD_SECONDS_MAX {
+            return Turn::Next;
+        }
         match now.saturating_sub(since) {
             age if age < KEY_SECONDS => Turn::Keep,
             age if age < 2 * KEY_SECONDS => Turn::Next,
@@ -224,6 +228,10 @@ impl fmt::Debug for Secret {
     }
 }
 
+/// How far a key may be ahead of the clock: threads read it one after the other, and a clock that is kept is set back by a
+/// little now and then.
+const AHEAD_SECONDS_MAX: u64 = 60;
+
 const NAME_BYTES: usize = 16;
 const KEY_BYTES: usize = 32;
 const NONCE_BYTES: usize = 12;
@@ -246,7 +254,31 @@ mod tests {
         ] {
             assert_eq!(Turn::at(START, START + age), expected, "{age}");
         }
-        assert_eq!(Turn::at(START, 0), Turn::Keep);
+    }
+
+    #[test]
+    fn a_key_of_a_clock_that_was_ahead_is_turned_over() {
+        for (ahead, expected) in [
+            (1, Turn::Keep),
+            (AHEAD_SECONDS_MAX, Turn::Keep),
+            (AHEAD_SECONDS_MAX + 1, Turn::Next),
+            (365 * 24 * 3600, Turn::Next),
+            (u64::MAX - START, Turn::Next),
+        ] {
+            assert_eq!(Turn::at(START + ahead, START), expected, "{ahead}");
+        }
+        let tickets = Tickets::new(START + KEY_SECONDS).expect("keys");
+        let ahead = tickets.seal(b"ahead", START + KEY_SECONDS);
+        let ahead = ahead.expect("a ticket");
+        let now = tickets.seal(b"now", START).expect("a ticket");
+        assert_ne!(ahead[..NAME_BYTES], now[..NAME_BYTES]);
+        for (ticket, plain) in [(&ahead, &b"ahead"[..]), (&now, b"now")] {
+            assert_eq!(tickets.open(ticket, START).as_deref(), Some(plain));
+        }
+        // From then on it is a key like any other.
+        let later = START + KEY_SECONDS - 1;
+        let again = tickets.seal(b"again", later).expect("a ticket");
+        assert_eq!(again[..NAME_BYTES], now[..NAME_BYTES]);
     }
 
     #[test]

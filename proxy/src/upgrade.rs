@@ -26,6 +26,7 @@
 pub mod arrival;
 pub mod before;
 pub mod channel;
+pub mod failure;
 pub mod handing;
 pub mod launch;
 pub mod linger;

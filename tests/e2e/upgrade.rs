@@ -2,6 +2,8 @@
 
 use std::os::unix::fs::PermissionsExt;
 
+use mana_proxy::upgrade::PROTOCOL;
+
 use crate::support::client::tls::{Offer, agreed, connect};
 use crate::support::load::Load;
 use crate::support::proxy::Home;
@@ -106,6 +108,20 @@ async fn an_upgrade_hands_over_state_sockets_and_the_right_to_write() {
     assert!(!stage.proxy.socket().exists());
     stage.proxy.restart(&[]).await;
     assert_eq!(stage.who_answers().await, "blue");
+}
+
+#[tokio::test]
+async fn without_a_binary_it_is_the_file_that_the_running_process_was_started_from() {
+    let mut stage = Stage::with(hasty).await;
+    let other = stage.proxy.path().join("other-binary");
+    std::fs::copy(env!("CARGO_BIN_EXE_mana-proxy"), &other).unwrap();
+    let named = format!("upgrade --wait --binary {}", other.display());
+    for line in [&named, "upgrade --wait"] {
+        let reply = stage.proxy.done(line).await;
+        let program = std::fs::read_link(format!("/proc/{}/exe", reply["pid"])).unwrap();
+        assert_eq!(program, other, "{line}");
+    }
+    assert_eq!(stage.proxy.ended().await.code(), Some(0));
 }
 
 #[tokio::test]
@@ -298,6 +314,12 @@ async fn a_binary_that_cannot_take_over_changes_nothing() {
         reply["error"].as_str().unwrap().contains(&missing),
         "{reply}"
     );
+    let prepared = format!(r#"{{"says":"prepared","protocol":{PROTOCOL},"version":"9"}}"#);
+    let failed = r#"{"says":"failed","error":"no room","hint":"make some"}"#;
+    let fails_late = format!(
+        r#"printf '{prepared}' >&0; printf '{{"says":"ready"}}' >&0; printf '{failed}' >&0
+        exec sleep 600"#
+    );
     for (text, options, part) in [
         ("echo no such luck >&2; exit 3", "", "no such luck"),
         ("kill -SEGV $$", "", "signal: 11"),
@@ -313,12 +335,22 @@ async fn a_binary_that_cannot_take_over_changes_nothing() {
             "not understood",
         ),
         ("printf 'garbage' >&0; exec sleep 600", "", "not understood"),
+        // It fails when it was let write already.
+        (&fails_late, "", "cannot take over: no room"),
     ] {
         let binary = script(&stage.proxy, text);
         let line = format!("upgrade --binary {binary} {options}");
         let reply = stage.proxy.refused(&line, "failed").await;
         let error = reply["error"].as_str().unwrap();
         assert!(error.contains(part), "{text}: {reply}");
+        if text == fails_late {
+            let hint = reply["hint"].as_str().unwrap();
+            assert!(hint.starts_with("make some; "), "{reply}");
+        }
+    }
+    let log = stage.proxy.stderr();
+    for part in ["no such luck", "no room", "make some"] {
+        assert!(log.contains(part), "{part}: {log}");
     }
     assert_it_goes_on(&stage).await;
 }
@@ -357,6 +389,14 @@ async fn a_configuration_with_a_fault_changes_nothing_and_is_named() {
     assert!(said.contains("mana-proxy.toml"), "{reply}");
     let output = stage.proxy.cli(&["upgrade"]).await;
     assert_eq!(output.status.code(), Some(1), "{output:?}");
+    // Whoever asked sees the fault, and so does whoever reads the log.
+    let shown = String::from_utf8_lossy(&output.stderr).into_owned();
+    for text in [shown, stage.proxy.stderr()] {
+        let mut lines = text.lines();
+        let is_named = lines
+            .any(|line| line.contains("the new process said") && line.contains("mana-proxy.toml:"));
+        assert!(is_named, "{text}");
+    }
     assert_it_goes_on(&stage).await;
 }
 

@@ -133,9 +133,12 @@ pub(super) enum Remote {
     Pause(Note),
     /// Let held requests go
     Resume(Note),
-    /// Hand everything to a new process of the installed binary, without refusing anybody
+    /// Hand everything to a new process, without refusing anybody
+    ///
+    /// It is of the file that the running process was started from, as that file is now.
     Upgrade {
-        /// Start this program instead; for root and the daemon's own user
+        /// Start this program instead of the file that the running process was started from; for root and the daemon's
+        /// own user
         #[arg(long, value_name = "PATH")]
         binary: Option<PathBuf>,
         /// How long the new process may take for each of its two steps [default: 30s]

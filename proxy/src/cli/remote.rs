@@ -59,6 +59,9 @@ fn report(request: &Request, reply: &Reply, is_json: bool, terminal: &mut Termin
         Exit::of_refusal(request.verb, reply.code())
     };
     if !reply.ok() {
+        for line in render::said(reply) {
+            terminal.talk(&line);
+        }
         let hint = reply.hint().unwrap_or_else(|| hint_for(reply.code()));
         let error = refusal(reply, terminal);
         terminal.error(&error, &printable(hint));

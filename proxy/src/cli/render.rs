@@ -121,6 +121,15 @@ pub(super) fn warnings(reply: &Reply) -> Vec<String> {
     warnings
 }
 
+/// What the new process of an upgrade has said, as it is written above the error.
+pub(super) fn said(reply: &Reply) -> Vec<String> {
+    let words = strings(reply.field("said"));
+    let words = words
+        .iter()
+        .map(|line| format!("the new process said: {line}"));
+    words.collect()
+}
+
 /// The elements of an array as text; none if it is no array.
 fn strings(value: Option<&Value>) -> Vec<String> {
     let elements = value.and_then(Value::as_array).into_iter().flatten();

@@ -323,6 +323,36 @@ fn the_faults_of_a_refused_reload_are_shown() {
 }
 
 #[test]
+fn what_a_new_process_said_is_shown_above_the_error() {
+    for (json, answer, above) in [
+        (
+            false,
+            r#"{"ok":false,"code":"failed","error":"it ended","hint":"mend it","said":["a.toml:1: x","\u001b[2J"]}"#,
+            "the new process said: a.toml:1: x\nthe new process said: \\u{1b}[2J\n",
+        ),
+        (
+            true,
+            r#"{"ok":false,"code":"failed","error":"it ended","hint":"mend it","said":["a"]}"#,
+            "the new process said: a\n",
+        ),
+        (
+            false,
+            r#"{"ok":false,"code":"failed","error":"it ended","hint":"mend it","said":[]}"#,
+            "",
+        ),
+    ] {
+        let dir = tempfile::tempdir().unwrap();
+        let (socket, daemon) = answering(&dir, answer);
+        let mut words = vec!["upgrade", "--socket", socket.to_str().unwrap()];
+        words.extend(json.then_some("--json"));
+        let (exit, _, talk) = carried_out(&words, &Idle::default());
+        daemon.join().unwrap();
+        assert_eq!(exit, 1);
+        assert_eq!(talk, format!("{above}error: it ended\nhint: mend it\n"));
+    }
+}
+
+#[test]
 fn a_daemon_that_is_not_there_is_69() {
     let dir = tempfile::tempdir().unwrap();
     let socket = dir.path().join("control.sock");

@@ -64,6 +64,8 @@ pub enum ConfigFact {
 pub struct Daemon {
     /// Its process.
     pub pid: i32,
+    /// The process before it, while that still drains.
+    pub predecessor: Option<i32>,
     /// Of the binary that it runs.
     pub version: String,
     /// Its user.
@@ -81,6 +83,8 @@ pub struct Unit {
     pub stop_timeout: Option<Duration>,
     /// Whether it starts at boot.
     pub is_enabled: bool,
+    /// Whether `mana-proxy.socket` does, which starts it with the first connection.
+    pub is_socket_enabled: bool,
 }
 
 /// A listening TCP socket.

@@ -61,6 +61,7 @@ fn judge_by(config: &Config, facts: &Facts, report: &mut Report) {
     machine::file_limit(config, facts, report);
     network::challenges(facts, report);
     network::names(config, facts, report);
+    network::other_published_ports(config, facts, report);
     services::others(config, facts, report);
     services::containers(config, facts, report);
 }

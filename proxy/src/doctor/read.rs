@@ -87,13 +87,14 @@ async fn daemon(socket: &Path) -> Seen<Daemon> {
         let why = reply.error().unwrap_or("it does not say why");
         return Err(format!("it refuses to: {why}; use sudo"));
     }
-    let pid = reply.field("pid").and_then(Value::as_i64);
-    let pid = pid
-        .and_then(|pid| i32::try_from(pid).ok())
-        .ok_or("its status names no pid")?;
+    let number = |pid: &Value| i32::try_from(pid.as_i64()?).ok();
+    let pid = reply.field("pid").and_then(number);
+    let pid = pid.ok_or("its status names no pid")?;
+    let predecessor = reply.field("predecessor").and_then(|it| it.get("pid"));
     let version = reply.field("version").and_then(Value::as_str);
     Ok(Daemon {
         pid,
+        predecessor: predecessor.and_then(number),
         version: version.unwrap_or("unknown").to_owned(),
         uid: processes::uid(pid),
         files_max: processes::files_max(pid),

@@ -132,14 +132,14 @@ async fn handed_over(
             // `outgoing` has a sender.
             return std::future::pending().await;
         };
-        let Some((channel, pid, is_done)) = ready.commit().await else {
+        let Some((channel, pid, done)) = ready.commit().await else {
             continue;
         };
         running.leave_socket();
         notifier.hand_over(pid);
         outgoing.close();
         // The caller may be gone.
-        is_done.send(true).ok();
+        done.send(Ok(())).ok();
         return channel;
     }
 }

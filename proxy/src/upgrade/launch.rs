@@ -66,22 +66,31 @@ impl Started {
     /// # Errors
     /// Every variant of [`LaunchError`]; nothing runs then.
     pub fn start(program: &Path) -> Result<Started, LaunchError> {
+        let mut command = Command::new(program);
+        command
+            .args(std::env::args_os().skip(1))
+            .env(HANDOVER_VARIABLE, PROTOCOL.to_string())
+            // It is the service, under whatever number.
+            .env_remove("WATCHDOG_PID");
+        Started::by(command)
+    }
+
+    /// As [`Started::start`], with the arguments and the environment of the command.
+    ///
+    /// # Errors
+    /// The same.
+    pub(super) fn by(mut command: Command) -> Result<Started, LaunchError> {
         let (channel, there) = Channel::pair()?;
         let words = memfd_create("words of the successor", MemfdFlags::CLOEXEC)
             .map_err(|error| LaunchError::Words(error.into()))?;
         let its_words = words.try_clone().map_err(LaunchError::Words)?;
-        let child = Command::new(program)
-            .args(std::env::args_os().skip(1))
-            .env(HANDOVER_VARIABLE, PROTOCOL.to_string())
-            // It is the service, under whatever number.
-            .env_remove("WATCHDOG_PID")
+        command
             .stdin(Stdio::from(there))
-            .stderr(Stdio::from(its_words))
-            .spawn()
-            .map_err(|source| LaunchError::Spawn {
-                path: program.to_owned(),
-                source,
-            })?;
+            .stderr(Stdio::from(its_words));
+        let child = command.spawn().map_err(|source| LaunchError::Spawn {
+            path: PathBuf::from(command.as_std().get_program()),
+            source,
+        })?;
         Ok(Started {
             child: KilledOnDrop(Some(child)),
             channel,

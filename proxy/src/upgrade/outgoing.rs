@@ -6,7 +6,7 @@
 use std::fs::File;
 use std::io::ErrorKind;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -14,13 +14,14 @@ use mana_certs::renew;
 use mana_control::driver::Pen;
 use mana_control::hooks::{Committing, UpgradeOrder, Upgraded, Upgrader, Upgrading};
 use mana_control::{Code, Reply, process};
-use serde_json::{Map, Value, json};
+use serde_json::{Map, Value};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, timeout_at};
 
 use super::PROTOCOL;
 use super::before::Before;
 use super::channel::{Channel, ChannelError, DESCRIPTORS_MAX};
+use super::failure::{Complaint, GaveUp, not_upgraded};
 use super::handing::{Heard, Next, Reason, Stage};
 use super::launch::{Started, own_program};
 use super::message::{Down, Role, Up};
@@ -53,8 +54,14 @@ pub struct Ready {
     pub started: Started,
     /// The line of the journal, for it to write.
     pub entry: Map<String, Value>,
-    /// Told whether it was let write.
-    pub is_done: oneshot::Sender<bool>,
+    /// Told that it writes, or why it does not.
+    pub done: oneshot::Sender<Result<(), Fallen>>,
+}
+
+/// A successor that was let write and does not. It is yet to be ended.
+pub struct Fallen {
+    started: Started,
+    error: GaveUp,
 }
 
 impl Outgoing {
@@ -95,22 +102,23 @@ impl Outgoing {
         let ready = self.0.ready.clone();
         let commit = Box::new(move |entry| -> Committing {
             Box::pin(async move {
-                let (is_done, done) = oneshot::channel();
+                let (done, outcome) = oneshot::channel();
                 let successor = Ready {
                     started,
                     entry,
-                    is_done,
+                    done,
                 };
                 ready.send(successor).await.ok();
-                match done.await {
-                    Ok(true) => Ok(()),
-                    Ok(false) | Err(_) => {
+                match outcome.await {
+                    Ok(Ok(())) => Ok(()),
+                    Ok(Err(Fallen { started, error })) => {
+                        Err(self.give_up(started, error, &program).await)
+                    }
+                    // Whoever lets it write is gone, and the successor has been ended with that.
+                    Err(_) => {
                         self.0.keeper.go_on().await;
-                        let reason = Reason::GoneBeforeReady.as_text();
-                        Err(not_upgraded(
-                            &format!("the new process {reason}"),
-                            Vec::new(),
-                        ))
+                        let gave_up = GaveUp::Because(Reason::Stopping, None);
+                        Err(gave_up.into_reply(&program, None, Vec::new()))
                     }
                 }
             })
@@ -130,7 +138,7 @@ impl Outgoing {
         }
         let refused = Reply::refusal(Code::Refused, format!("uid {uid} may not name a binary"));
         Err(refused.with_hint(
-            "root and the daemon's own user may; without --binary the installed one is started",
+            "root and the daemon's own user may; without --binary it is the file that the running process was started from",
         ))
     }
 
@@ -254,47 +262,31 @@ impl Outgoing {
     }
 
     /// Ends the successor, and goes on as if nothing had been asked.
-    async fn give_up(
-        &self,
-        mut started: Started,
-        error: GaveUp,
-        program: &std::path::Path,
-    ) -> Reply {
+    async fn give_up(&self, mut started: Started, error: GaveUp, program: &Path) -> Reply {
         let status = started.end().await;
         self.0.keeper.go_on().await;
         let words = started.words();
-        let program = program.display();
-        let text = match error {
-            GaveUp::Refused(reply) => return reply,
-            GaveUp::Unsent(error) => format!("cannot hand over: {error}"),
-            GaveUp::Because(reason, Some(failure)) => {
-                format!("{program} {}: {failure}", reason.as_text())
-            }
-            GaveUp::Because(
-                reason @ (Reason::GoneBeforePrepared | Reason::GoneBeforeReady),
-                None,
-            ) => {
-                let status = status.map_or_else(String::new, |status| format!(" ({status})"));
-                let last = words
-                    .last()
-                    .map_or_else(String::new, |last| format!("; it said: {last}"));
-                format!("{program} {}{status}{last}", reason.as_text())
-            }
-            GaveUp::Because(reason, None) => format!("{program} {}", reason.as_text()),
-        };
-        tracing::error!(error = text, "not upgraded; this process goes on");
-        not_upgraded(&text, words)
+        for line in &words {
+            tracing::error!(line, "the new process said");
+        }
+        let reply = error.into_reply(program, status, words);
+        tracing::error!(
+            error = reply.error(),
+            hint = reply.hint(),
+            "not upgraded; this process goes on"
+        );
+        reply
     }
 }
 
 impl Ready {
-    /// Lets the successor write, and waits until it says that it does. The way to it, and its process; none if it is
-    /// dead, and this process goes on.
-    pub async fn commit(self) -> Option<(Channel, u32, oneshot::Sender<bool>)> {
+    /// Lets the successor write, and waits until it says that it does. The way to it, its process, and who is to be told;
+    /// none if it does not write: then that was told, and this process goes on.
+    pub async fn commit(self) -> Option<(Channel, u32, oneshot::Sender<Result<(), Fallen>>)> {
         let Ready {
-            mut started,
+            started,
             entry,
-            is_done,
+            done,
         } = self;
         let pid = started.pid();
         // One that is gone is found gone below.
@@ -303,18 +295,19 @@ impl Ready {
             .send(&Down::Commit { entry }, &[])
             .await
             .ok();
-        let heard = Said::default()
-            .from(&started, Instant::now() + COMMIT_TIME)
-            .await;
-        match (Stage::Committing.handle(heard), pid) {
-            ((_, Next::LetGo), Some(pid)) => Some((started.let_go(), pid, is_done)),
-            _ => {
-                started.end().await;
-                // The driver waits; if it does not, the process is ending.
-                is_done.send(false).ok();
-                None
-            }
-        }
+        let mut said = Said::default();
+        let heard = said.from(&started, Instant::now() + COMMIT_TIME).await;
+        let reason = match (Stage::Committing.handle(heard).1, pid) {
+            (Next::LetGo, Some(pid)) => return Some((started.let_go(), pid, done)),
+            (Next::LetGo, None) => Reason::GoneBeforeReady,
+            (Next::GiveUp(reason), _) => reason,
+            // Out of turn: it was let write already.
+            (Next::PutDown | Next::Go | Next::Commit, _) => Reason::Nonsense,
+        };
+        let error = GaveUp::Because(reason, said.failure);
+        // The driver waits; if it does not, the process is ending, and the successor is ended when this is dropped.
+        done.send(Err(Fallen { started, error })).ok();
+        None
     }
 }
 
@@ -329,21 +322,11 @@ fn may_name_a_program(caller: u32, daemon: Option<u32>) -> bool {
     caller == 0 || daemon == Some(caller)
 }
 
-/// Why there is no successor.
-enum GaveUp {
-    /// Somebody here is changing something.
-    Refused(Reply),
-    /// The first message could not be sent.
-    Unsent(String),
-    /// What the successor did, and what it said of it.
-    Because(Reason, Option<String>),
-}
-
 /// What a successor has said, beside that it was heard.
 #[derive(Default)]
 struct Said {
     version: Option<String>,
-    failure: Option<String>,
+    failure: Option<Complaint>,
 }
 
 impl Said {
@@ -367,8 +350,8 @@ impl Said {
             }
             Ok(Up::Ready) => Heard::Ready,
             Ok(Up::Serving) => Heard::Serving,
-            Ok(Up::Failed { error, .. }) => {
-                self.failure = Some(error);
+            Ok(Up::Failed { error, hint }) => {
+                self.failure = Some(Complaint::new(&error, hint.as_deref()));
                 Heard::Failed
             }
             Ok(Up::Follow { .. } | Up::CutTunnels { .. }) | Err(_) => Heard::Nonsense,
@@ -377,15 +360,7 @@ impl Said {
 }
 
 fn failed(error: &dyn std::error::Error) -> Reply {
-    not_upgraded(&with_sources(error), Vec::new())
-}
-
-fn not_upgraded(error: &str, words: Vec<String>) -> Reply {
-    Reply::refusal(Code::Failed, error)
-        .with("said", json!(words))
-        .with_hint(
-            "nothing was changed, the running process goes on; its log has what the new one said",
-        )
+    not_upgraded(&with_sources(error), None, Vec::new())
 }
 
 /// For the successor's first line in the journal.
@@ -395,7 +370,30 @@ const VERSION_MAX: usize = 80;
 
 #[cfg(test)]
 mod tests {
+    use tokio::process::Command;
+
     use super::*;
+
+    /// The clock is the test's: the time of the commit passes at once.
+    #[tokio::test(start_paused = true)]
+    async fn one_that_hangs_once_it_was_let_write_is_said_to_be_late() {
+        let mut sleeping = Command::new("sleep");
+        sleeping.arg("600");
+        let (done, outcome) = oneshot::channel();
+        let ready = Ready {
+            started: Started::by(sleeping).expect("started"),
+            entry: Map::new(),
+            done,
+        };
+        assert!(ready.commit().await.is_none());
+        let Ok(Err(Fallen { mut started, error })) = outcome.await else {
+            panic!("it was said to write");
+        };
+        let status = started.end().await;
+        assert!(status.is_some(), "it was still there to be ended");
+        let reply = error.into_reply(Path::new("/new"), status, Vec::new());
+        assert_eq!(reply.error(), Some("/new did not take over in time"));
+    }
 
     #[test]
     fn a_deployer_may_not_have_the_daemon_run_any_program() {

@@ -1,12 +1,12 @@
 //! Ports, names, and who can be reached at them.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
 
 use crate::client_address::Peer;
 use crate::config::Config;
 use crate::doctor::Report;
-use crate::doctor::facts::{Answerer, Facts, Listening, Place, Process};
+use crate::doctor::facts::{Answerer, Facts, Listening, Name, Place, Process};
 
 /// A process that holds a port of ours keeps the daemon from starting, or takes part of its connections.
 pub(super) fn other_processes(config: &Config, facts: &Facts, report: &mut Report) {
@@ -14,15 +14,8 @@ pub(super) fn other_processes(config: &Config, facts: &Facts, report: &mut Repor
         Ok(listening) => listening,
         Err(why) => return report.gap("listening sockets", why),
     };
-    let wanted: Vec<SocketAddr> = config
-        .listen
-        .http
-        .iter()
-        .chain(&config.listen.https)
-        .copied()
-        .collect();
-    let is_ours = |address| wanted.iter().any(|wanted| overlap(address, *wanted));
-    for socket in listening.iter().filter(|socket| is_ours(socket.address)) {
+    let ours = listening.iter();
+    for socket in ours.filter(|socket| is_wanted(socket.address, config)) {
         let owners = match &socket.owners {
             Ok(owners) => owners,
             Err(why) => {
@@ -30,7 +23,7 @@ pub(super) fn other_processes(config: &Config, facts: &Facts, report: &mut Repor
                 continue;
             }
         };
-        let is_stranger = |owner: &&Process| !OURS.contains(&owner.name.as_str());
+        let is_stranger = |owner: &&Process| !is_of_ours(owner, facts);
         for Process { pid, name } in owners.iter().filter(is_stranger) {
             report.red(
                 format!("port {}", socket.address.port()),
@@ -43,8 +36,23 @@ pub(super) fn other_processes(config: &Config, facts: &Facts, report: &mut Repor
     }
 }
 
+/// The daemon is known by its number as well: a binary may have any name, and after an upgrade the process before still
+/// has the sockets for a moment.
+fn is_of_ours(process: &Process, facts: &Facts) -> bool {
+    let daemon = facts.daemon.as_ref().ok();
+    let pids = daemon.map(|daemon| [Some(daemon.pid), daemon.predecessor]);
+    OURS.contains(&process.name.as_str())
+        || pids.is_some_and(|pids| pids.contains(&Some(process.pid)))
+}
+
 /// systemd holds the sockets of the socket unit.
 const OURS: [&str; 2] = ["mana-proxy", "systemd"];
+
+/// Whether a socket has an address of `[listen]`.
+fn is_wanted(found: SocketAddr, config: &Config) -> bool {
+    let mut wanted = config.listen.http.iter().chain(&config.listen.https);
+    wanted.any(|wanted| overlap(found, *wanted))
+}
 
 /// A socket on `[::]` may take IPv4 too; one on an IPv4 address is never in the way of IPv6.
 fn overlap(found: SocketAddr, wanted: SocketAddr) -> bool {
@@ -82,6 +90,47 @@ pub(super) fn published_ports(config: &Config, facts: &Facts, report: &mut Repor
         }
     }
 }
+
+/// What else Docker publishes is reached past the proxy and past most firewalls too: a database, or a slot that the
+/// configuration has by another address.
+pub(super) fn other_published_ports(config: &Config, facts: &Facts, report: &mut Report) {
+    let Ok(listening) = &facts.listening else {
+        return; // Said already.
+    };
+    let told = upstream_ports(config);
+    // Written with this address, it is meant to be there.
+    let is_upstream = |address: SocketAddr| {
+        let sites = config.sites.iter();
+        let mut written = sites.flat_map(|site| site.settings.upstreams.iter().flatten());
+        written.any(|upstream| upstream.parse() == Ok(address))
+    };
+    let mut published: BTreeMap<u16, BTreeSet<IpAddr>> = BTreeMap::new();
+    for Listening { address, owners } in listening {
+        let mut owners = owners.as_deref().unwrap_or_default().iter();
+        let is_open = !address.ip().to_canonical().is_loopback();
+        let is_told = told.contains(&address.port()) || is_wanted(*address, config);
+        let is_of_docker = owners.any(|owner| owner.name == DOCKER);
+        if is_open && is_of_docker && !is_told && !is_upstream(*address) {
+            let addresses = published.entry(address.port()).or_default();
+            addresses.insert(address.ip());
+        }
+    }
+    for (port, addresses) in published {
+        let list = addresses
+            .iter()
+            .map(|ip| SocketAddr::new(*ip, port).to_string());
+        report.yellow(
+            format!("published port {port}"),
+            format!("{DOCKER} listens on {}", list.collect::<Vec<_>>().join(" and ")),
+            format!(
+                "if it is not meant for everybody: ports: [\"127.0.0.1:{port}:...\"] in the compose file"
+            ),
+        );
+    }
+}
+
+/// What holds the ports that Docker publishes, by its name as the kernel has it.
+const DOCKER: &str = "docker-proxy";
 
 /// Ports of upstreams that are written as loopback: one that is written with another address is meant to be there.
 pub(super) fn upstream_ports(config: &Config) -> BTreeSet<u16> {
@@ -122,7 +171,7 @@ pub(super) fn challenges(facts: &Facts, report: &mut Report) {
     }
 }
 
-/// A name that leads elsewhere is served by somebody else.
+/// A name that leads elsewhere is served by somebody else, unless what is there leads here.
 pub(super) fn names(config: &Config, facts: &Facts, report: &mut Report) {
     for name in &facts.names {
         let addresses = match &name.addresses {
@@ -141,30 +190,52 @@ pub(super) fn names(config: &Config, facts: &Facts, report: &mut Report) {
             .filter(|(_, place)| *place == Place::Elsewhere)
             .map(|(ip, _)| *ip)
             .collect();
-        let list = elsewhere.iter().map(IpAddr::to_string);
-        let list = list.collect::<Vec<_>>().join(", ");
         if elsewhere.is_empty() {
             report.green(&name.name, "resolves to this machine");
-        } else if elsewhere
-            .iter()
-            .all(|ip| config.client.peer(*ip) == Peer::Trusted)
-        {
-            report.green(
-                &name.name,
-                format!("resolves to the CDN in client.trusted: {list}"),
-            );
-        } else if !config.client.trusted.is_empty() {
-            report.yellow(
-                &name.name,
-                format!("resolves to {list}, which is neither this machine nor in client.trusted"),
-                "if that is the CDN or a router that leads here, all is well; list the CDN's networks in client.trusted",
-            );
-        } else {
-            report.red(
-                &name.name,
-                format!("resolves to {list}, which is not this machine"),
-                "change its records; if a CDN or a router is in front, list its networks in client.trusted",
-            );
+            continue;
         }
+        // What was asked at another address than the name's says nothing of the name.
+        let mut asked = facts.challenges.iter();
+        let asked = asked.find(|asked| asked.name == name.name);
+        let asked = asked.filter(|_| config.acme.preflight_via.is_none());
+        let answer = asked.and_then(|asked| asked.answer.as_ref().ok());
+        led_elsewhere(name, &elsewhere, answer, config, report);
+    }
+}
+
+/// The address of a machine behind NAT is its router's, so that the address alone does not tell. Who answers there does.
+fn led_elsewhere(
+    name: &Name,
+    elsewhere: &[IpAddr],
+    answer: Option<&Answerer>,
+    config: &Config,
+    report: &mut Report,
+) {
+    let about = &name.name;
+    let list = elsewhere.iter().map(IpAddr::to_string);
+    let list = list.collect::<Vec<_>>().join(", ");
+    let is_trusted = |ip: &IpAddr| config.client.peer(*ip) == Peer::Trusted;
+    // Of several addresses it is not known which one was asked.
+    let is_only = matches!(&name.addresses, Ok(all) if all.len() == 1);
+    match answer {
+        _ if elsewhere.iter().all(is_trusted) => report.green(
+            about,
+            format!("resolves to the CDN in client.trusted: {list}"),
+        ),
+        Some(Answerer::Proxy) if is_only => report.green(
+            about,
+            format!("resolves to {list}, where a mana-proxy answers: it leads here"),
+        ),
+        // A CDN answers some requests by itself.
+        Some(Answerer::Another(line)) if config.client.trusted.is_empty() => report.red(
+            about,
+            format!("resolves to {list}, which is not this machine, and another one answers: {line}"),
+            "change its records; if a CDN or a router is in front, let it pass requests on, and list a CDN's networks in client.trusted",
+        ),
+        Some(Answerer::Proxy | Answerer::Another(_) | Answerer::Nobody(_)) | None => report.yellow(
+            about,
+            format!("resolves to {list}, which is neither this machine nor in client.trusted"),
+            "if that is a router or a CDN that leads here, all is well; list a CDN's networks in client.trusted, else change the records",
+        ),
     }
 }

@@ -54,13 +54,25 @@ pub(super) fn daemon(facts: &Facts, report: &mut Report) {
             "sudo systemctl start mana-proxy; journalctl -u mana-proxy -n 50",
         ),
     }
-    if let Ok(unit) = &facts.unit
-        && !unit.is_enabled
-    {
+    let Ok(unit) = &facts.unit else {
+        return; // Said already.
+    };
+    if unit.is_enabled {
+        return;
+    }
+    let mend = "sudo systemctl enable mana-proxy.socket mana-proxy.service";
+    if unit.is_socket_enabled {
+        report.yellow(
+            "mana-proxy.service",
+            "it is not enabled, mana-proxy.socket is: after a reboot the first client waits for it to start, and \
+             no certificate is renewed before",
+            mend,
+        );
+    } else {
         report.red(
             "mana-proxy.service",
             "it is not enabled: nothing is served after a reboot",
-            "sudo systemctl enable mana-proxy.socket mana-proxy.service",
+            mend,
         );
     }
 }

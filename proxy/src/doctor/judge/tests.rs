@@ -33,11 +33,16 @@ fn config(text: &str) -> ConfigFact {
     ConfigFact::Good(Box::new(Config::parse(text, "mana-proxy.toml").unwrap()))
 }
 
+/// Of a process that is not the daemon.
 fn socket(address: &str, name: &str) -> Listening {
+    socket_of(8, address, name)
+}
+
+fn socket_of(pid: i32, address: &str, name: &str) -> Listening {
     Listening {
         address: address.parse().unwrap(),
         owners: Ok(vec![Process {
-            pid: 7,
+            pid,
             name: name.to_owned(),
         }]),
     }
@@ -102,6 +107,7 @@ fn healthy() -> Facts {
         is_clock_synchronised: Ok(true),
         daemon: Ok(Daemon {
             pid: 7,
+            predecessor: None,
             version: "0.1.0".to_owned(),
             uid: Ok(990),
             files_max: Ok(524_288),
@@ -110,6 +116,7 @@ fn healthy() -> Facts {
             files_max: Some(524_288),
             stop_timeout: Some(Duration::from_secs(45)),
             is_enabled: true,
+            is_socket_enabled: true,
         }),
         enabled_units: Ok(Vec::new()),
         listening: Ok(vec![
@@ -218,10 +225,20 @@ fn each_trouble_is_found_with_its_level_and_its_remedy() {
             "TimeoutStopSec=45",
         ),
         (
-            |facts| facts.unit.as_mut().unwrap().is_enabled = false,
+            |facts| {
+                let unit = facts.unit.as_mut().unwrap();
+                (unit.is_enabled, unit.is_socket_enabled) = (false, false);
+            },
             Level::Red,
             "mana-proxy.service",
-            "after a reboot",
+            "nothing is served after a reboot",
+            "systemctl enable",
+        ),
+        (
+            |facts| facts.unit.as_mut().unwrap().is_enabled = false,
+            Level::Yellow,
+            "mana-proxy.service",
+            "mana-proxy.socket is",
             "systemctl enable",
         ),
         (
@@ -245,7 +262,7 @@ fn each_trouble_is_found_with_its_level_and_its_remedy() {
             },
             Level::Red,
             "port 443",
-            "nginx (pid 7) listens on 192.0.2.1:443",
+            "nginx (pid 8) listens on 192.0.2.1:443",
             "disable --now nginx",
         ),
         (
@@ -275,8 +292,12 @@ fn each_trouble_is_found_with_its_level_and_its_remedy() {
             "does not resolve: no such host",
             "A and an AAAA record",
         ),
+        // Nobody was asked there.
         (
-            |facts| facts.names = name("203.0.113.9", Place::Elsewhere),
+            |facts| {
+                facts.names = name("203.0.113.9", Place::Elsewhere);
+                facts.challenges.clear();
+            },
             Level::Yellow,
             "mana.so",
             "neither this machine nor in client.trusted",
@@ -286,11 +307,47 @@ fn each_trouble_is_found_with_its_level_and_its_remedy() {
             |facts| {
                 facts.config = config(&CONFIG.replace("trusted", "unlimited"));
                 facts.names = name("203.0.113.9", Place::Elsewhere);
+                facts.challenges[0].answer = Err("the daemon does not run".to_owned());
             },
-            Level::Red,
+            Level::Yellow,
             "mana.so",
-            "not this machine",
-            "change its records",
+            "neither this machine nor in client.trusted",
+            "change the records",
+        ),
+        // Somebody else was.
+        (
+            |facts| {
+                let via = "[acme]\npreflight_via = \"127.0.0.1:80\"";
+                facts.config = config(&CONFIG.replace("[acme]", via));
+                facts.names = name("203.0.113.9", Place::Elsewhere);
+            },
+            Level::Yellow,
+            "mana.so",
+            "neither this machine nor in client.trusted",
+            "change the records",
+        ),
+        // The proxy answers, perhaps at the other address.
+        (
+            |facts| {
+                facts.names = name("203.0.113.9", Place::Elsewhere);
+                let addresses = facts.names[0].addresses.as_mut().unwrap();
+                addresses.push(("192.0.2.1".parse().unwrap(), Place::Here));
+            },
+            Level::Yellow,
+            "mana.so",
+            "resolves to 203.0.113.9, which is neither",
+            "change the records",
+        ),
+        (
+            |facts| {
+                let listening = facts.listening.as_mut().unwrap();
+                listening.push(socket("0.0.0.0:5432", "docker-proxy"));
+                listening.push(socket("[::]:5432", "docker-proxy"));
+            },
+            Level::Yellow,
+            "published port 5432",
+            "docker-proxy listens on 0.0.0.0:5432 and [::]:5432",
+            "127.0.0.1:5432",
         ),
         (
             |facts| facts.challenges = challenge(Answerer::Another("HTTP/1.1 403 No".to_owned())),
@@ -399,6 +456,25 @@ fn what_is_well_in_another_way_is_green_too() {
     let table: &[Change] = &[
         // Behind the CDN that is trusted.
         |facts| facts.names = name("198.51.100.4", Place::Elsewhere),
+        // Behind a router, whose address is on no interface of this machine.
+        |facts| facts.names = name("203.0.113.9", Place::Elsewhere),
+        |facts| {
+            facts.config = config(&CONFIG.replace("trusted", "unlimited"));
+            facts.names = name("203.0.113.9", Place::Elsewhere);
+        },
+        // A binary of another name, and the process before it.
+        |facts| {
+            facts.daemon.as_mut().unwrap().predecessor = Some(6);
+            let listening = facts.listening.as_mut().unwrap();
+            listening.push(socket_of(7, "192.0.2.1:443", "mana-proxy-2"));
+            listening.push(socket_of(6, "[::]:443", "mana-proxy-1"));
+        },
+        // Docker publishes what is an upstream, or on loopback.
+        |facts| {
+            let listening = facts.listening.as_mut().unwrap();
+            listening.push(socket("10.0.0.7:4002", "docker-proxy"));
+            listening.push(socket("127.0.0.1:5432", "docker-proxy"));
+        },
         // A web server that serves something else.
         |facts| {
             facts.enabled_units = Ok(vec!["nginx.service".to_owned()]);
@@ -426,6 +502,24 @@ fn what_is_well_in_another_way_is_green_too() {
         let report = judge(&facts);
         let worst = report.findings.first().unwrap();
         assert_eq!(worst.level, Level::Green, "{index}: {worst:?}");
+    }
+}
+
+/// Then it is red at its port as well: a CA would not reach us either.
+#[test]
+fn a_name_at_which_another_machine_answers_is_red() {
+    let mut facts = healthy();
+    facts.names = name("203.0.113.9", Place::Elsewhere);
+    facts.challenges = challenge(Answerer::Another("HTTP/1.1 404 Not Found".to_owned()));
+    for (text, level) in [
+        (CONFIG.replace("trusted", "unlimited"), Level::Red),
+        // Perhaps the CDN.
+        (CONFIG.to_owned(), Level::Yellow),
+    ] {
+        facts.config = config(&text);
+        let report = judge(&facts);
+        let found = report.findings.iter().find(|f| f.about == "mana.so");
+        assert_eq!(found.unwrap().level, level, "{report:#?}");
     }
 }
 

@@ -21,19 +21,37 @@ const OTHERS: [&str; 6] = [
 
 /// `mana-proxy.service`
 pub(super) async fn unit() -> Seen<Unit> {
-    let properties = "--property=LoadState,LimitNOFILE,TimeoutStopUSec,UnitFileState";
-    let shown = run("systemctl", &["show", properties, "mana-proxy.service"]).await?;
-    let value = |key: &str| {
-        let mut lines = shown.lines();
+    let properties = "--property=Id,LoadState,LimitNOFILE,TimeoutStopUSec,UnitFileState";
+    let units = ["mana-proxy.service", "mana-proxy.socket"];
+    let arguments = [&["show", properties], &units[..]].concat();
+    unit_of(&run("systemctl", &arguments).await?)
+}
+
+/// From the two blocks of the service and of the socket.
+fn unit_of(shown: &str) -> Seen<Unit> {
+    let block = |id: &str| {
+        let mut blocks = shown.split("\n\n");
+        blocks.find(|block| {
+            block
+                .lines()
+                .any(|line| line.strip_prefix("Id=") == Some(id))
+        })
+    };
+    let value = |id: &str, key: &str| {
+        let mut lines = block(id)?.lines();
         lines.find_map(|line| line.strip_prefix(key)?.strip_prefix('='))
     };
-    if value("LoadState") != Some("loaded") {
-        return Err("systemd has no mana-proxy.service".to_owned());
+    let is_enabled =
+        |id| value(id, "UnitFileState").is_some_and(|state| state.starts_with("enabled"));
+    let (service, socket) = ("mana-proxy.service", "mana-proxy.socket");
+    if value(service, "LoadState") != Some("loaded") {
+        return Err(format!("systemd has no {service}"));
     }
     Ok(Unit {
-        files_max: value("LimitNOFILE").and_then(number),
-        stop_timeout: value("TimeoutStopUSec").and_then(time_span),
-        is_enabled: value("UnitFileState").is_some_and(|state| state.starts_with("enabled")),
+        files_max: value(service, "LimitNOFILE").and_then(number),
+        stop_timeout: value(service, "TimeoutStopUSec").and_then(time_span),
+        is_enabled: is_enabled(service),
+        is_socket_enabled: is_enabled(socket),
     })
 }
 
@@ -139,6 +157,29 @@ mod tests {
         ] {
             assert_eq!(time_span(text), expected, "{text}");
         }
+    }
+
+    #[test]
+    fn the_service_is_told_from_its_socket() {
+        let unit = |service: &str, socket: &str| {
+            unit_of(&format!(
+                "LimitNOFILE=1024\nTimeoutStopUSec=45s\nId=mana-proxy.service\nLoadState=loaded\n\
+                 UnitFileState={service}\n\nLimitNOFILE=5\nId=mana-proxy.socket\nLoadState=loaded\n\
+                 UnitFileState={socket}\n"
+            ))
+        };
+        for (service, socket, expected) in [
+            ("enabled", "enabled", (true, true)),
+            ("disabled", "enabled", (false, true)),
+            ("enabled-runtime", "masked", (true, false)),
+        ] {
+            let unit = unit(service, socket).expect("a unit");
+            assert_eq!((unit.is_enabled, unit.is_socket_enabled), expected);
+            assert_eq!(unit.files_max, Some(1024));
+            assert_eq!(unit.stop_timeout, Some(Duration::from_secs(45)));
+        }
+        let alone = "Id=mana-proxy.service\nLoadState=not-found\n\nId=mana-proxy.socket\nLoadState=loaded\n";
+        assert!(unit_of(alone).is_err());
     }
 
     #[test]
