@@ -1,5 +1,7 @@
 //! Whatever goes wrong: it is said, in the CA's words where there are some, and the certificate that works stays.
 
+use std::process::Output;
+
 use crate::ca::{Identity, Knobs};
 use crate::double::{Fault, Issue, Part};
 use crate::scene::{Backstage, Scene, stderr};
@@ -11,6 +13,10 @@ const DAY: i64 = 24 * 3600;
 async fn assert_refused(scene: &Scene, words: &[&str]) {
     let before = scene.leaf().await;
     let output = scene.renew(&["--force"]).await;
+    assert_was_refused(scene, output, before, words).await;
+}
+
+async fn assert_was_refused(scene: &Scene, output: Output, before: Vec<u8>, words: &[&str]) {
     assert_eq!(output.status.code(), Some(1), "{output:?}");
     let said = stderr(&output);
     for word in words {
@@ -134,11 +140,13 @@ async fn a_name_that_leads_elsewhere_is_reported_with_the_ca_s_own_problem() {
     let scene = Scene::issued().await;
     // Nobody listens there.
     scene.pebble.resolve("www.mana.so.", "127.0.0.9").await;
-    assert_refused(
-        &scene,
-        &["www.mana.so: ", "urn:ietf:params:acme:error:connection"],
-    )
-    .await;
+    let (mut before, mut output) = (scene.leaf().await, scene.renew(&["--force"]).await);
+    if output.status.success() {
+        // Of a hundred validations pebble uses one again, even if it is told to use none.
+        (before, output) = (scene.leaf().await, scene.renew(&["--force"]).await);
+    }
+    let words = ["www.mana.so: ", "urn:ietf:params:acme:error:connection"];
+    assert_was_refused(&scene, output, before, &words).await;
     let said = scene.certificate().await["error"]
         .as_str()
         .unwrap()
