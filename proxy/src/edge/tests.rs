@@ -1,3 +1,5 @@
+//! Tables of the verdict.
+
 use super::*;
 use crate::testing::site;
 

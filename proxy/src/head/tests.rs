@@ -1,3 +1,5 @@
+//! Tables and properties of the head guard.
+
 use proptest::prelude::*;
 
 use super::*;

@@ -1,3 +1,5 @@
+//! Tables of the two rewrites.
+
 use super::*;
 use crate::edge::Scheme;
 

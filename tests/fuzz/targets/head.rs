@@ -1,8 +1,9 @@
-//! The head guard: no bytes panic it, a resumed scan says the same, and what passes is read alike by another parser.
+//! The head guard: no bytes panic it, a resumed scan says the same, and what passes is read alike by another parser, also
+//! without a host that it repeats.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use mana_proxy::head::{HeadLimits, HeadScan, scan};
+use mana_proxy::head::{HeadLimits, HeadScan, repeated_authority, scan};
 
 const LIMITS: HeadLimits = HeadLimits {
     head_bytes: 4096,
@@ -32,4 +33,18 @@ fuzz_target!(|input: (u16, &[u8])| {
     };
     assert!(count("host") <= 1);
     assert!(count("content-length") + count("transfer-encoding") <= 1);
+    let Some(repeated) = repeated_authority(&bytes[..end]) else {
+        return;
+    };
+    // As the connection's loop does it.
+    let path: &[u8] = match bytes[repeated.end] {
+        b'/' => b"",
+        _ => b"/",
+    };
+    let origin_form = [&bytes[..repeated.start], path, &bytes[repeated.end..end]].concat();
+    let whole = HeadScan::Complete {
+        end: origin_form.len(),
+    };
+    assert_eq!(scan(&origin_form, 0, LIMITS), whole);
+    assert_eq!(repeated_authority(&origin_form), None);
 });
