@@ -258,6 +258,7 @@ impl Metrics {
     }
 
     fn attempts_left(&self, site: &str) {
+        // Whatever was never counted cannot be removed, and need not be.
         self.certificate_next_attempt
             .remove_label_values(&[site])
             .ok();

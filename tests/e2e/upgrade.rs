@@ -335,6 +335,7 @@ async fn a_binary_that_cannot_take_over_changes_nothing() {
             "not understood",
         ),
         ("printf 'garbage' >&0; exec sleep 600", "", "not understood"),
+        ("exec yes >&2", "", "writes more to its stderr than is kept"),
         // It fails when it was let write already.
         (&fails_late, "", "cannot take over: no room"),
     ] {

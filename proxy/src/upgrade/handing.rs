@@ -45,6 +45,8 @@ pub enum Heard {
     Nonsense,
     /// The successor's end is closed.
     Gone,
+    /// The successor writes more to its stderr than is kept.
+    Chatters,
     /// The step has taken longer than the caller allows.
     TimedOut,
     /// This process was told to end.
@@ -77,6 +79,8 @@ pub enum Reason {
     Failed,
     /// It was not understood.
     Nonsense,
+    /// It wrote more than is kept.
+    Chatters,
     /// It ended before it was prepared.
     GoneBeforePrepared,
     /// It ended while it took over.
@@ -100,6 +104,7 @@ impl Stage {
             (Stage::PuttingDown, Heard::PenIsKept) => give_up(Reason::Busy),
             (Stage::TakingOver, Heard::Ready) => (Stage::Committing, Next::Commit),
             (Stage::Committing, Heard::Serving) => (Stage::Over, Next::LetGo),
+            (_, Heard::Chatters) => give_up(Reason::Chatters),
             (_, Heard::Failed) => give_up(Reason::Failed),
             (_, Heard::Stopping) => give_up(Reason::Stopping),
             (Stage::Preparing | Stage::PuttingDown, Heard::Gone) => {
@@ -141,6 +146,7 @@ impl Reason {
             Reason::Busy => "would have to wait for a change that is being made".to_owned(),
             Reason::Failed => "cannot take over".to_owned(),
             Reason::Nonsense => "says something that is not understood".to_owned(),
+            Reason::Chatters => "writes more to its stderr than is kept".to_owned(),
             Reason::GoneBeforePrepared => "ended before it was prepared".to_owned(),
             Reason::GoneBeforeReady => "ended while it took over".to_owned(),
             Reason::NotPreparedInTime => "was not prepared in time".to_owned(),
@@ -191,6 +197,8 @@ mod tests {
             (Stage::Preparing, Heard::Gone, GoneBeforePrepared),
             (Stage::Preparing, Heard::TimedOut, NotPreparedInTime),
             (Stage::Preparing, Heard::Failed, Failed),
+            (Stage::Preparing, Heard::Chatters, Reason::Chatters),
+            (Stage::TakingOver, Heard::Chatters, Reason::Chatters),
             (Stage::PuttingDown, Heard::PenIsKept, Busy),
             (Stage::PuttingDown, Heard::Gone, GoneBeforePrepared),
             (Stage::TakingOver, Heard::Gone, GoneBeforeReady),

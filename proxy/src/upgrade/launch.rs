@@ -9,6 +9,7 @@ use std::io::{self, Read, Seek, SeekFrom};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::process::{ExitStatus, Stdio};
+use std::time::Duration;
 
 use rustix::fs::{MemfdFlags, memfd_create};
 use tokio::process::{Child, Command};
@@ -121,6 +122,18 @@ impl Started {
         self.channel
     }
 
+    /// Resolves when it has written more than is kept: its words are in this machine's memory.
+    pub async fn chatters(&self) {
+        let mut looks = tokio::time::interval(WORDS_LOOK);
+        loop {
+            looks.tick().await;
+            let length = self.words.metadata().map_or(0, |file| file.len());
+            if length > WORDS_TOTAL_MAX {
+                return;
+            }
+        }
+    }
+
     /// The last lines that it has said, printable.
     pub fn words(&mut self) -> Vec<String> {
         let text = self.read_words().unwrap_or_default();
@@ -168,6 +181,9 @@ fn without_mark(link: &Path) -> PathBuf {
 
 /// What is kept of what a successor says.
 const WORDS_BYTES_MAX: u64 = 16 * 1024;
+/// A start says a few lines; with trace logs some hundred thousand bytes.
+const WORDS_TOTAL_MAX: u64 = 8 << 20;
+const WORDS_LOOK: Duration = Duration::from_millis(50);
 const WORDS_LINES_MAX: usize = 20;
 const WORDS_LINE_MAX: usize = 400;
 

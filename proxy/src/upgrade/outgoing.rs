@@ -108,6 +108,7 @@ impl Outgoing {
                     entry,
                     done,
                 };
+                // Nobody there drops the other end of `outcome`.
                 ready.send(successor).await.ok();
                 match outcome.await {
                     Ok(Ok(())) => Ok(()),
@@ -230,6 +231,7 @@ impl Outgoing {
         tokio::select! {
             biased;
             () = self.0.ready.closed() => Heard::Stopping,
+            () = started.chatters() => Heard::Chatters,
             event = heard.from(started, deadline) => event,
         }
     }
