@@ -13,6 +13,7 @@ mod addresses;
 mod check;
 mod client;
 mod compression;
+mod deploy;
 mod fault;
 mod limits;
 mod read;
@@ -31,6 +32,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use mana_control::SiteSettings;
+use mana_control::deploy::settings::DeploySettings;
 
 use crate::client_address::ClientRules;
 
@@ -79,6 +81,8 @@ pub struct Config {
     pub compression: Compression,
     /// `[acme]`
     pub acme: Acme,
+    /// `[deploy]`, absent unless written: then `mana-proxy deploy` refuses. The daemon does not look at it.
+    pub deploy: Option<DeploySettings>,
     /// `[[site]]`, one or more, in the order of the file. Hosts and aliases are unique over all of them.
     pub sites: Vec<SiteConfig>,
 }

@@ -9,6 +9,7 @@ use mana_control::Slot;
 use super::*;
 use crate::client_address::AddressHeader;
 
+mod deploy;
 mod faults;
 mod properties;
 
