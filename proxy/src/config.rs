@@ -15,6 +15,8 @@ mod client;
 mod compression;
 mod fault;
 mod limits;
+#[cfg_attr(not(test), expect(dead_code, reason = "read with `[deploy]`"))]
+mod message;
 mod read;
 mod response_fields;
 mod section;
