@@ -16,6 +16,8 @@ mod compression;
 mod deploy;
 mod fault;
 mod limits;
+#[cfg_attr(not(test), expect(dead_code, reason = "read with `[deploy]`"))]
+mod message;
 mod read;
 mod response_fields;
 mod section;
