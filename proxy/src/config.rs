@@ -16,7 +16,6 @@ mod compression;
 mod deploy;
 mod fault;
 mod limits;
-#[cfg_attr(not(test), expect(dead_code, reason = "read with `[deploy]`"))]
 mod message;
 mod read;
 mod response_fields;
@@ -34,12 +33,12 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use mana_control::SiteSettings;
-use mana_control::deploy::settings::DeploySettings;
 
 use crate::client_address::ClientRules;
 
 pub use acme::{Acme, AcmeCa, EabConfig, First};
 pub use compression::Compression;
+pub use deploy::Deploy;
 pub use fault::Fault;
 pub use limits::Limits;
 pub use timeouts::Timeouts;
@@ -84,7 +83,7 @@ pub struct Config {
     /// `[acme]`
     pub acme: Acme,
     /// `[deploy]`, absent unless written: then `mana-proxy deploy` refuses. The daemon does not look at it.
-    pub deploy: Option<DeploySettings>,
+    pub deploy: Option<Deploy>,
     /// `[[site]]`, one or more, in the order of the file. Hosts and aliases are unique over all of them.
     pub sites: Vec<SiteConfig>,
 }

@@ -10,7 +10,7 @@ use tokio::time::{Instant, sleep};
 
 use crate::deploy::container::Container;
 use crate::deploy::course::{Cancel, Course, Failure, Finished, Order, Planned, What, retire};
-use crate::deploy::engine::{Engine, Herald, Token, remove_left_logins};
+use crate::deploy::engine::{Engine, Herald, remove_left_logins};
 use crate::deploy::hands::{Hands, SiteNow, Trouble};
 use crate::deploy::ledger::{Ledger, LedgerError, Outcome, Warm};
 use crate::deploy::lock::{Lock, LockError, LockHolder};
@@ -19,6 +19,8 @@ use crate::deploy::settings::{DeploySettings, KeepWarm};
 use crate::deploy::steps::{Said, Step, StepState};
 use crate::journal::timestamp;
 use crate::slot::Slot;
+
+pub use crate::deploy::engine::Token;
 
 /// Between two tries to get the lock.
 const LOCK_PAUSE: Duration = Duration::from_millis(250);

@@ -9,9 +9,9 @@
 //!    "from":"blue","to":"green","outcome":"deployed","generation":7,"gate":"2 good probes","requests":532,"server_errors":0,"took_ms":41230}]}
 //! ```
 
-use std::fs::{File, OpenOptions};
+use std::fs::{File, OpenOptions, Permissions};
 use std::io::{self, Read, Write};
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
@@ -79,6 +79,9 @@ pub struct Entry {
     pub from: Slot,
     /// The slot that it went into.
     pub to: Slot,
+    /// What the slot that was active ran.
+    #[serde(default)]
+    pub before: Option<Replaced>,
     /// What the caller said of it.
     #[serde(default, flatten)]
     pub about: About,
@@ -109,6 +112,15 @@ pub struct Entry {
     /// Whether its image was removed.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub is_pruned: bool,
+}
+
+/// A release that another one took the place of.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Replaced {
+    /// What it was started as.
+    pub image: ImageName,
+    /// What that name stood for.
+    pub image_id: String,
 }
 
 /// What a caller says of a release.
@@ -262,13 +274,16 @@ impl Ledger {
         let write = || -> io::Result<()> {
             let mut text = serde_json::to_vec(self).map_err(io::Error::other)?;
             text.push(b'\n');
-            // Those who may deploy take turns, so that each may write what another wrote.
+            match std::fs::remove_file(&temp) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+                Ok(()) | Err(_) => {}
+            }
             let mut file = OpenOptions::new()
                 .write(true)
-                .create(true)
-                .truncate(true)
-                .mode(0o660)
+                .create_new(true)
                 .open(&temp)?;
+            // Those who may deploy take turns, whatever their umask.
+            file.set_permissions(Permissions::from_mode(0o660))?;
             file.write_all(&text)?;
             file.sync_all()?;
             std::fs::rename(&temp, &path)?;
@@ -372,6 +387,7 @@ pub(super) mod tests {
             image_id: Some(image_id.to_owned()),
             from: Slot::Blue,
             to: Slot::Green,
+            before: None,
             about: About {
                 commit: Some("c0ffee".to_owned()),
                 ..About::default()

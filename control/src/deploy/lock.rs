@@ -8,9 +8,9 @@
 //! {"pid":4242,"who":"ops","what":"deploy app:41","since":"2026-11-22T09:13:21.004Z"}
 //! ```
 
-use std::fs::{File, OpenOptions, TryLockError};
+use std::fs::{File, OpenOptions, Permissions, TryLockError};
 use std::io::{self, Read, Seek, Write};
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 
@@ -71,9 +71,10 @@ impl Lock {
             .write(true)
             .create(true)
             .truncate(false)
-            .mode(0o660)
             .open(&path)
             .map_err(failed)?;
+        // Whoever made it lets the others in, whatever their umask; one of the others has nothing to do.
+        file.set_permissions(Permissions::from_mode(0o660)).ok();
         match file.try_lock() {
             Ok(()) => {}
             Err(TryLockError::WouldBlock) => return Err(LockError::Held(read(&mut file))),

@@ -43,11 +43,20 @@ pub fn find(
     standby: Option<&Container>,
 ) -> Result<WayBack, NoWayBack> {
     let active_id = active.map(|container| container.image_id.as_str());
-    let mut before = ledger.good().filter_map(|entry| {
-        let image_id = entry.image_id.clone()?;
-        (Some(image_id.as_str()) != active_id).then(|| (entry.image.clone(), image_id))
+    let releases = ledger.good().flat_map(|entry| {
+        let brought = entry
+            .image_id
+            .clone()
+            .map(|image_id| (entry.image.clone(), image_id));
+        let replaced = entry
+            .before
+            .clone()
+            .map(|before| (before.image, before.image_id));
+        [brought, replaced]
     });
-    let before = before.next();
+    let before = releases
+        .flatten()
+        .find(|(_, image_id)| Some(image_id.as_str()) != active_id);
     let running = standby.filter(|container| container.failure().is_none());
     match (before, running) {
         (Some((image, image_id)), Some(standby)) if standby.image_id == image_id => {
@@ -70,7 +79,7 @@ pub fn find(
 mod tests {
     use super::*;
     use crate::deploy::container::tests::container;
-    use crate::deploy::ledger::{Outcome, tests::entry};
+    use crate::deploy::ledger::{Outcome, Replaced, tests::entry};
 
     fn ledger() -> Ledger {
         let mut ledger = Ledger::default();
@@ -116,6 +125,29 @@ mod tests {
             Some(&container("b", true)),
         );
         assert!(matches!(forward, Ok(WayBack::Flip { image_id, .. }) if image_id == "b"));
+    }
+
+    #[test]
+    fn what_ran_before_the_first_deploy_is_a_way_back_too() {
+        let mut ledger = Ledger::default();
+        let mut first = entry("app:1", "a", None);
+        let legacy = ImageName::parse("legacy:7").expect("image");
+        first.before = Some(Replaced {
+            image: legacy.clone(),
+            image_id: "x".to_owned(),
+        });
+        ledger.begin(first);
+        ledger.close(|entry| entry.outcome = Some(Outcome::Deployed));
+        let flip = WayBack::Flip {
+            image: legacy,
+            image_id: "x".to_owned(),
+        };
+        let found = find(
+            &ledger,
+            Some(&container("a", true)),
+            Some(&container("x", true)),
+        );
+        assert_eq!(found, Ok(flip));
     }
 
     #[test]

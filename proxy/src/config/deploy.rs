@@ -12,8 +12,10 @@ use toml::de::DeValue;
 
 use super::addresses;
 use super::fault::At;
+use super::message;
 use super::section::{Parsed, Section, wrong_type};
 use super::values::{self, WAIT, WAIT_OR_NONE};
+use crate::messages::Destination;
 
 /// Where lock, ledger and waiting messages are unless it is configured.
 const DIR: &str = "/var/lib/mana-proxy-deploy";
@@ -27,11 +29,23 @@ const REQUESTS_MIN_MAX: u64 = 1_000_000;
 /// More than any machine has.
 const SIZE_MAX: u64 = 1 << 50;
 
+/// `[deploy]` with those who are told.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Deploy {
+    /// Everything but the messages.
+    pub settings: DeploySettings,
+    /// `[[deploy.message]]`, none or up to 16: who is told of deploys. `to`, required: `discord`, `slack` or `webhook`. `url`
+    /// or `url_file`, required. `secret` or `secret_file`, required for webhooks: signs what is sent. `on`, default all:
+    /// `started`, `succeeded`, `failed`, `rolled_back`. `ca_root`, default the system's roots.
+    pub messages: Vec<Destination>,
+}
+
 /// A section with the line of its site, which has to be one of the file's.
 pub(super) struct DeployDraft {
     site: Option<At<Host>>,
     line_of_section: At<()>,
     settings: Option<DeploySettings>,
+    messages: Option<Vec<Destination>>,
 }
 
 impl DeployDraft {
@@ -112,6 +126,7 @@ impl DeployDraft {
                 .map(|at| at.value),
             public_ports: section.or("public_ports", false, values::flag),
         };
+        let messages = message::read_all(&mut section);
         let is_whole = project.is_some() && blue.is_some() && green.is_some();
         let line_of_section = section.here();
         section.finish();
@@ -119,15 +134,12 @@ impl DeployDraft {
             site,
             line_of_section,
             settings: is_whole.then_some(settings),
+            messages,
         })
     }
 
     /// The settings with their site, which is one of `sites`. None only if a fault was recorded.
-    pub(super) fn build(
-        self,
-        sites: &[Host],
-        fault: impl Fn(usize, String),
-    ) -> Option<DeploySettings> {
+    pub(super) fn build(self, sites: &[Host], fault: impl Fn(usize, String)) -> Option<Deploy> {
         let names = || {
             sites
                 .iter()
@@ -160,7 +172,10 @@ impl DeployDraft {
         };
         let mut settings = self.settings?;
         settings.site = site?;
-        Some(settings)
+        Some(Deploy {
+            settings,
+            messages: self.messages?,
+        })
     }
 }
 

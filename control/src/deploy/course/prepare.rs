@@ -5,7 +5,8 @@
 use crate::deploy::commands::Commands;
 use crate::deploy::course::{Before, Course, Failure, Planned, Release, Stop, What, is_cancelled};
 use crate::deploy::hands::Hands;
-use crate::deploy::ledger::{Entry, Kind, Outcome};
+use crate::deploy::image::ImageName;
+use crate::deploy::ledger::{Entry, Kind, Outcome, Replaced};
 use crate::deploy::machine;
 use crate::deploy::settings::{KeepWarm, Pull};
 use crate::deploy::steps::{Step, StepState};
@@ -211,6 +212,13 @@ impl<H: Hands> Course<'_, H> {
     }
 
     pub(super) async fn begin(&mut self, before: &Before, release: &Release) {
+        let active = before.containers[before.from.index()].as_ref();
+        let replaced = active.and_then(|container| {
+            Some(Replaced {
+                image: ImageName::parse(&container.image).ok()?,
+                image_id: container.image_id.clone(),
+            })
+        });
         self.ledger.begin(Entry {
             deploy: 0,
             kind: release.kind,
@@ -220,6 +228,7 @@ impl<H: Hands> Course<'_, H> {
             image_id: release.image_id.clone(),
             from: before.from,
             to: before.to,
+            before: replaced,
             about: self.order.about.clone(),
             outcome: None,
             step: None,

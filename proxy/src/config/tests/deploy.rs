@@ -19,7 +19,7 @@ fn with(more: &str) -> String {
 #[test]
 fn the_smallest_section_has_every_default() {
     assert_eq!(parse(SMALLEST).deploy, None);
-    let deploy = parse(&with("")).deploy.unwrap();
+    let deploy = parse(&with("")).deploy.unwrap().settings;
     assert_eq!(
         (deploy.site.as_str(), deploy.project.as_str()),
         ("mana.so", "mana")
@@ -57,7 +57,8 @@ public_ports = true
 "#,
     ))
     .deploy
-    .unwrap();
+    .unwrap()
+    .settings;
     assert_eq!(
         deploy.image.as_deref(),
         Some("registry.example/mana-client")
@@ -98,6 +99,11 @@ fn what_a_deploy_cannot_be_done_with_is_named() {
         ("warm_up = { path = [\"/\"] }\n", 15, "did you mean paths"),
         ("warm_up = { paths = [\"a\"] }\n", 15, "paths"),
         ("watch = { errors_percent = 0 }\n", 15, "from 1 to 100"),
+        (
+            "[[deploy.message]]\nto = \"discord\"\n",
+            15,
+            "the URL is missing",
+        ),
         ("tag = \"41\"\n", 15, "unknown key"),
     ] {
         let found = faults(&with(more));
@@ -140,5 +146,5 @@ fn among_several_sites_one_is_named() {
         "{found:#?}"
     );
     let named = format!("{SMALLEST}{second}{DEPLOY}site = \"b.so\"\n");
-    assert_eq!(parse(&named).deploy.unwrap().site.as_str(), "b.so");
+    assert_eq!(parse(&named).deploy.unwrap().settings.site.as_str(), "b.so");
 }
