@@ -5,7 +5,7 @@ use mana_control::deploy::settings::{KeepWarm, Pull};
 use super::*;
 
 /// Behind [`SMALLEST`]; the section begins in line 10.
-const DEPLOY: &str = r#"[deploy]
+pub(super) const SECTION: &str = r#"[deploy]
 compose_file = "/srv/mana/compose.yml"
 project = "mana"
 blue = { service = "web_blue", image_variable = "BLUE_IMAGE" }
@@ -13,7 +13,7 @@ green = { service = "web_green", image_variable = "GREEN_IMAGE" }
 "#;
 
 fn with(more: &str) -> String {
-    format!("{SMALLEST}{DEPLOY}{more}")
+    format!("{SMALLEST}{SECTION}{more}")
 }
 
 #[test]
@@ -140,11 +140,11 @@ fn slots_do_not_share_what_is_made_anew() {
 #[test]
 fn among_several_sites_one_is_named() {
     let second = "[[site]]\nhost = \"b.so\"\ncertificate = \"self-signed\"\nblue = [\"127.0.0.1:5000\"]\ngreen = [\"127.0.0.1:5001\"]\n";
-    let found = faults(&format!("{SMALLEST}{second}{DEPLOY}"));
+    let found = faults(&format!("{SMALLEST}{second}{SECTION}"));
     assert!(
         found[0].contains("deploy.site") && found[0].contains("mana.so, b.so"),
         "{found:#?}"
     );
-    let named = format!("{SMALLEST}{second}{DEPLOY}site = \"b.so\"\n");
+    let named = format!("{SMALLEST}{second}{SECTION}site = \"b.so\"\n");
     assert_eq!(parse(&named).deploy.unwrap().settings.site.as_str(), "b.so");
 }
