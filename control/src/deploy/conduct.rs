@@ -129,9 +129,9 @@ pub async fn deploy(
             return Err(error);
         }
     };
+    // What cannot be removed is in nobody's way; the next deploy tries again.
     remove_left_logins(&settings.dir).ok();
     let mut ledger = Ledger::load(&settings.dir)?;
-    herald.say(step(StepState::Done, String::new()));
     let mut engine = Engine::new(settings, socket, token, Some(lock), herald).await;
     Ok(
         Course::new(&mut engine, settings, &mut ledger, order, cancel)

@@ -70,6 +70,7 @@ async fn a_good_release_is_active_in_the_end_and_the_old_one_is_warm() {
     assert_eq!(
         steps,
         [
+            "lock",
             "preflight",
             "pull",
             "start",

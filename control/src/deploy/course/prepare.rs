@@ -17,6 +17,9 @@ use crate::slot::Slot;
 impl<H: Hands> Course<'_, H> {
     /// What is there, what is wanted, and whether it can be done: nothing is changed here.
     pub(super) async fn prepare(&mut self) -> Result<(Before, Release), Stop> {
+        self.step = Step::Lock;
+        let holder = format!("held by {}", self.order.who);
+        self.end_step(StepState::Done, holder).await;
         self.begin_step(Step::Preflight, String::new());
         let mut cancel = self.cancel.clone();
         let found = tokio::select! {
@@ -56,7 +59,7 @@ impl<H: Hands> Course<'_, H> {
             add(Step::Start, commands.create(to, &images).to_string());
             add(
                 Step::Start,
-                commands.start(&settings.service(to).service).to_string(),
+                "look at the container, and start it".to_owned(),
             );
         }
         add(
