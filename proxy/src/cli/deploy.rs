@@ -29,6 +29,7 @@ use super::exit::Exit;
 use super::terminal::{Terminal, printable};
 use super::{print, refuse_config, with_sources};
 use crate::config::{Config, Deploy};
+use crate::messages;
 
 /// Carries out `deploy` and the verbs below it.
 pub(super) fn carry_out(
@@ -157,6 +158,12 @@ impl Call<'_> {
                 return Exit::Failed;
             }
         };
+        for error in messages::check(&self.deploy.messages) {
+            terminal.talk(&format!(
+                "warning: nobody is told there: {}",
+                with_sources(&error)
+            ));
+        }
         match bring.dry_run {
             true => self.plan(order, cancel, terminal).await,
             false => {
@@ -262,7 +269,7 @@ impl Call<'_> {
         let mut teller = Teller::new(terminal, false, None);
         let done = conduct::reconcile(self.means(&mut teller), &orderer::name(), is_boot).await;
         // Here, and not detached: whatever a service has begun ends with it. A deploy does not wait for this.
-        let sent = sender::send(self.deploy, terminal).await;
+        let sent = sender::send(self.deploy, &self.socket, terminal).await;
         match done {
             Ok(Reconciled::Busy) => {
                 terminal.talk("a deploy is being carried out, and sees to everything itself");
@@ -279,7 +286,7 @@ impl Call<'_> {
     }
 
     async fn send_messages(&self, terminal: &mut Terminal<'_>) -> Exit {
-        sender::send(self.deploy, terminal).await
+        sender::send(self.deploy, &self.socket, terminal).await
     }
 
     fn means<'a>(&'a self, teller: &'a mut Teller<'_, '_>) -> Means<'a> {

@@ -3,9 +3,13 @@
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::time::Duration;
+
+use mana_control::wire::NOTE_BYTES_MAX;
+use mana_control::{Request, Verb, client};
 
 use crate::cli::exit::Exit;
-use crate::cli::terminal::Terminal;
+use crate::cli::terminal::{Terminal, printable};
 use crate::config::Deploy;
 use crate::error_text::with_sources;
 use crate::messages::{self, Patience};
@@ -15,8 +19,8 @@ pub(super) fn outbox(deploy: &Deploy) -> PathBuf {
     deploy.settings.dir.join("outbox")
 }
 
-/// Sends what waits, and says what did not work.
-pub(super) async fn send(deploy: &Deploy, terminal: &mut Terminal<'_>) -> Exit {
+/// Sends what waits, and says what did not work: also in the journal, for nobody may be there to read it.
+pub(super) async fn send(deploy: &Deploy, socket: &Path, terminal: &mut Terminal<'_>) -> Exit {
     if !outbox(deploy).exists() {
         return Exit::Done;
     }
@@ -24,6 +28,13 @@ pub(super) async fn send(deploy: &Deploy, terminal: &mut Terminal<'_>) -> Exit {
         Ok(sent) => {
             for trouble in &sent.troubles {
                 terminal.talk(&format!("warning: {trouble}"));
+                let note = Request {
+                    note: Some(note(&trouble.to_string())),
+                    ..Request::new(Verb::Note)
+                };
+                // A daemon that is away has its own troubles; this one has been said.
+                let asked = client::call(socket, &note, |_| {});
+                tokio::time::timeout(NOTE_DEADLINE, asked).await.ok();
             }
             Exit::Done
         }
@@ -36,6 +47,16 @@ pub(super) async fn send(deploy: &Deploy, terminal: &mut Terminal<'_>) -> Exit {
         }
     }
 }
+
+/// A note as the daemon takes it.
+fn note(trouble: &str) -> String {
+    let mut note = format!("message of a deploy: {}", printable(trouble));
+    note.truncate(note.floor_char_boundary(NOTE_BYTES_MAX));
+    note
+}
+
+/// How long the daemon may take for a line of the journal.
+const NOTE_DEADLINE: Duration = Duration::from_secs(5);
 
 /// Has what waits sent by a process that nobody waits for: a destination that is down delays nothing.
 pub(super) fn detach(config: &Path, deploy: &Deploy, terminal: &mut Terminal<'_>) {
