@@ -37,6 +37,8 @@ pub(crate) use undo::retire;
 
 /// Between two tries of the gate, while a release starts.
 pub const GATE_PAUSE: Duration = Duration::from_millis(250);
+/// What one round of probes has at least, whatever is left of `start_timeout`.
+pub const PROBE_PATIENCE: Duration = Duration::from_secs(10);
 /// Between two looks in the watch window.
 pub const WATCH_PAUSE: Duration = Duration::from_secs(1);
 /// Looks in a row at which the daemon may be away, as it is for a moment in a restart.
@@ -143,6 +145,8 @@ pub(crate) struct Course<'a, H> {
     has_drained: bool,
     switched: Option<Switched>,
     gate: Option<String>,
+    /// The counters of the new release's slot before it became active.
+    counted: Answers,
     answers: Option<Answers>,
     warnings: Vec<String>,
 }
@@ -168,6 +172,7 @@ impl<'a, H: Hands> Course<'a, H> {
             has_drained: false,
             switched: None,
             gate: None,
+            counted: Answers::default(),
             answers: None,
             warnings: Vec::new(),
         }
@@ -179,7 +184,10 @@ impl<'a, H: Hands> Course<'a, H> {
             Ok(found) => found,
             Err(stop) => return self.refused(stop).await,
         };
-        self.begin(&before, &release).await;
+        if let Err(trouble) = self.begin(&before, &release) {
+            let failure = self.failure(trouble);
+            return self.refused(Stop::Refused(failure)).await;
+        }
         let failure = match self.steps(&before, &release).await {
             Ok(()) => None,
             Err(stop) => Some(self.settle(stop, &before).await),

@@ -183,7 +183,8 @@ async fn a_slow_release_has_its_time() {
 #[tokio::test(start_paused = true)]
 async fn what_can_be_known_before_is_refused_before_anything_is_changed() {
     type Change = fn(&mut World);
-    let cases: [(Change, &str); 4] = [
+    let cases: [(Change, &str); 5] = [
+        (|world| world.is_disk_full = true, "has no room"),
         (
             |world| world.disk = 1,
             "are free where the engine keeps its images",
@@ -482,4 +483,30 @@ async fn images_that_nobody_goes_back_to_are_removed() {
     let here: Vec<&str> = world.images.keys().map(String::as_str).collect();
     assert_eq!(here, ["app:39", "app:40", "app:44", "app:45"]);
     assert!(world.ledger.deploys[0].is_pruned && !world.ledger.deploys[4].is_pruned);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_slot_that_somebody_has_made_active_meanwhile_is_left_alone() {
+    let mut calls = World::new();
+    deploy(&mut calls).await;
+    let create = calls.calls.iter().position(|call| *call == "create");
+    for number in 0..create.expect("a deploy makes a container") {
+        let mut world = World::new();
+        world.containers[1]
+            .as_mut()
+            .expect("green")
+            .state
+            .is_running = true;
+        world.switches = Some(number);
+        let finished = deploy(&mut world).await;
+        // The world panics if the container of the active slot is touched.
+        if world.active == Slot::Green && finished.outcome != Outcome::Deployed {
+            assert_eq!(
+                world.image_of(Slot::Green),
+                Some("i39"),
+                "{number}: {finished:?}"
+            );
+        }
+        assert!(world.runs(world.active), "{number}: {finished:?}");
+    }
 }

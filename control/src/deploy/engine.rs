@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
 use serde_json::Value;
-use tokio::time::{Instant, timeout};
+use tokio::time::{Instant, sleep, timeout};
 
 use crate::client::{self, ClientError};
 use crate::deploy::commands::{Commands, Compose, Invocation};
@@ -24,7 +24,7 @@ use crate::deploy::page;
 use crate::deploy::run::run;
 use crate::deploy::settings::DeploySettings;
 use crate::deploy::steps::{Said, Step, StepState};
-use crate::reply::Reply;
+use crate::reply::{Code, Reply};
 use crate::slot::Slot;
 use crate::wire::{NOTE_BYTES_MAX, Options, Request, Verb};
 
@@ -33,6 +33,9 @@ use crate::wire::{NOTE_BYTES_MAX, Options, Request, Verb};
 pub const COMMAND_TIMEOUT: Duration = Duration::from_secs(300);
 /// How long the daemon may take for anything but a drain.
 pub const DAEMON_TIMEOUT: Duration = Duration::from_secs(30);
+/// How long a change waits for somebody else who is at the site: as long as a drain usually takes.
+pub const BUSY_PATIENCE: Duration = Duration::from_secs(60);
+const BUSY_PAUSE: Duration = Duration::from_millis(250);
 /// Last lines of a container that are shown.
 pub const LOG_LINES: usize = 20;
 /// The longest of them.
@@ -153,6 +156,25 @@ impl<'a> Engine<'a> {
             (false, None) => Err(Trouble::Daemon(
                 "the daemon refused without a reason".to_owned(),
             )),
+        }
+    }
+
+    /// Asks for a change. While somebody else is at the site, again and again: a way back must not fail for that.
+    async fn change(
+        &mut self,
+        request: Request,
+        patience: Option<Duration>,
+    ) -> Result<(Reply, Option<Instant>), Trouble> {
+        let deadline = Instant::now() + BUSY_PATIENCE;
+        loop {
+            match self.call(request.clone(), patience).await {
+                Err(Trouble::Refused {
+                    code: Code::Busy, ..
+                }) if Instant::now() < deadline => {
+                    sleep(BUSY_PAUSE).await;
+                }
+                reply => return reply,
+            }
         }
     }
 
@@ -286,7 +308,7 @@ impl Hands for Engine<'_> {
             },
             ..self.request(Verb::Switch(slot))
         };
-        let (reply, published) = self.call(request, None).await?;
+        let (reply, published) = self.change(request, None).await?;
         let field = |name| reply.field(name);
         Ok(Switched {
             generation: field("generation")
@@ -299,7 +321,7 @@ impl Hands for Engine<'_> {
     }
 
     async fn drain(&mut self, slot: Slot) -> Result<bool, Trouble> {
-        let (reply, _) = self.call(self.request(Verb::Drain(slot)), None).await?;
+        let (reply, _) = self.change(self.request(Verb::Drain(slot)), None).await?;
         Ok(reply
             .field("drained")
             .and_then(Value::as_bool)
@@ -307,7 +329,7 @@ impl Hands for Engine<'_> {
     }
 
     async fn undrain(&mut self, slot: Slot) -> Result<(), Trouble> {
-        self.call(self.request(Verb::Undrain(slot)), Some(DAEMON_TIMEOUT))
+        self.change(self.request(Verb::Undrain(slot)), Some(DAEMON_TIMEOUT))
             .await
             .map(drop)
     }

@@ -86,6 +86,7 @@ pub(crate) struct World {
     pub memory: u64,
     pub unix_time: u64,
     pub ledger: Ledger,
+    pub is_disk_full: bool,
     pub said: Vec<String>,
     pub notes: Vec<String>,
     pub announced: Vec<Announcement>,
@@ -93,6 +94,8 @@ pub(crate) struct World {
     pub calls: Vec<&'static str>,
     /// The call that fails, counted from 0.
     pub fails: Option<usize>,
+    /// The call before which somebody makes green active by hand.
+    pub switches: Option<usize>,
     /// The call at which whoever gave the order goes away.
     pub cancels: Option<(usize, watch::Sender<bool>)>,
     probes: u32,
@@ -120,11 +123,13 @@ impl World {
             memory: 1 << 34,
             unix_time: 1000,
             ledger: Ledger::default(),
+            is_disk_full: false,
             said: Vec::new(),
             notes: Vec::new(),
             announced: Vec::new(),
             calls: Vec::new(),
             fails: None,
+            switches: None,
             cancels: None,
             probes: 0,
         }
@@ -172,6 +177,11 @@ impl World {
             sender.send_replace(true);
             // What was interrupted has not happened.
             sleep(Duration::from_millis(1)).await;
+        }
+        if self.switches == Some(number) {
+            self.active = Slot::Green;
+            self.generation += 1;
+            self.is_drained[Slot::Green.index()] = false;
         }
         match self.fails == Some(number) {
             true => Err(Trouble::Engine {
@@ -271,10 +281,13 @@ impl Hands for World {
         _note: &str,
     ) -> Result<Switched, Trouble> {
         self.call("switch").await?;
-        assert_eq!(
-            if_generation, self.generation,
-            "a switch on top of what is not known"
-        );
+        if if_generation != self.generation {
+            return Err(Trouble::Refused {
+                code: Code::Conflict,
+                error: format!("the generation is {}", self.generation),
+                hint: None,
+            });
+        }
         assert!(self.runs(slot), "a switch to what does not run");
         self.active = slot;
         self.generation += 1;
@@ -289,7 +302,13 @@ impl Hands for World {
 
     async fn drain(&mut self, slot: Slot) -> Result<bool, Trouble> {
         self.call("drain").await?;
-        assert_ne!(slot, self.active, "the active slot is drained");
+        if slot == self.active {
+            return Err(Trouble::Refused {
+                code: Code::Refused,
+                error: "the slot is the active one".to_owned(),
+                hint: None,
+            });
+        }
         self.is_drained[slot.index()] = true;
         Ok(self.in_flight(slot) == 0)
     }
@@ -353,6 +372,10 @@ impl Hands for World {
 
     async fn create(&mut self, slot: Slot, images: &[String; 2]) -> Result<Container, Trouble> {
         assert_ne!(slot, self.active, "the live container is made anew");
+        assert!(
+            self.is_drained[slot.index()] || !self.runs(slot),
+            "a backup is made anew"
+        );
         assert!(
             !self.runs(slot) || self.in_flight(slot) == 0,
             "requests are cut off"
@@ -455,6 +478,12 @@ impl Hands for World {
     }
 
     fn store(&mut self, ledger: &Ledger) -> Result<(), Trouble> {
+        if self.is_disk_full {
+            return Err(Trouble::Engine {
+                command: "store".to_owned(),
+                said: "has no room".to_owned(),
+            });
+        }
         self.ledger = ledger.clone();
         Ok(())
     }

@@ -7,8 +7,10 @@ use std::time::Duration;
 use tokio::time::{Instant, sleep, timeout_at};
 
 use crate::deploy::container::{self, Wanted};
-use crate::deploy::course::{Before, Course, Failure, GATE_PAUSE, Release, Stop, is_cancelled};
-use crate::deploy::hands::Hands;
+use crate::deploy::course::{
+    Before, Course, Failure, GATE_PAUSE, PROBE_PATIENCE, Release, Stop, is_cancelled,
+};
+use crate::deploy::hands::{Hands, Trouble};
 use crate::deploy::settings::Pull;
 use crate::deploy::steps::{Step, StepState};
 use crate::deploy::warm_up::Settling;
@@ -115,24 +117,14 @@ impl<H: Hands> Course<'_, H> {
         reference: &str,
     ) -> Result<String, Failure> {
         let to = before.to;
-        let standby = before.containers[to.index()].as_ref();
-        if standby.is_some_and(|container| container.state.is_running)
-            && !before.site.slot(to).is_drained
-        {
-            // It may be the backup of a request right now.
-            self.has_drained = true;
-            let is_empty = self
-                .hands
-                .drain(to)
-                .await
-                .map_err(|trouble| self.failure(trouble))?;
-            if !is_empty {
-                let error =
-                    format!("the standby slot {to} still has requests, which would be cut off");
-                return Err(self
-                    .failure(error)
-                    .or_hint("try again once `mana-proxy status` shows none in flight"));
-            }
+        // It may be the backup of a request right now, and somebody may have made it active since: the daemon refuses this
+        // for an active slot. Until the switch it is out of use, so that nobody gets a release that has not been tried.
+        self.has_drained = !before.site.slot(to).is_drained;
+        let drained = self.hands.drain(to).await;
+        if !drained.map_err(|trouble| self.failure(trouble))? {
+            let trouble = Trouble::StillBusy(to);
+            let hint = "try again once `mana-proxy status` shows none in flight";
+            return Err(self.failure(trouble).or_hint(hint));
         }
         let images = self.images(before, reference.to_owned());
         self.has_touched = true;
@@ -205,10 +197,12 @@ impl<H: Hands> Course<'_, H> {
                 return Err(self.failure_of_container(error, slot).await);
             }
             // At least one whole try, however short the patience.
-            let refusal = match self.hands.probe(slot).await {
-                Ok(said) => return Ok(said),
-                Err(trouble) if trouble.is_unreachable() => return Err(self.failure(trouble)),
-                Err(trouble) => trouble.to_string(),
+            let until = deadline.max(Instant::now() + PROBE_PATIENCE);
+            let refusal = match timeout_at(until, self.hands.probe(slot)).await {
+                Ok(Ok(said)) => return Ok(said),
+                Ok(Err(trouble)) if trouble.is_unreachable() => return Err(self.failure(trouble)),
+                Ok(Err(trouble)) => trouble.to_string(),
+                Err(_) => "it has not answered".to_owned(),
             };
             if Instant::now() + GATE_PAUSE >= deadline {
                 let health = container.and_then(|container| container.state.health);

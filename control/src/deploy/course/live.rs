@@ -9,7 +9,7 @@ use tokio::time::{Instant, sleep};
 use crate::deploy::course::{
     Before, Course, Failure, Release, Stop, WATCH_MISSES_MAX, WATCH_PAUSE, is_cancelled,
 };
-use crate::deploy::hands::Hands;
+use crate::deploy::hands::{Hands, Trouble};
 use crate::deploy::steps::{Step, StepState};
 use crate::deploy::watch::{Answers, Sample, Watch};
 
@@ -20,12 +20,20 @@ impl<H: Hands> Course<'_, H> {
         let mut cancel = self.cancel.clone();
         let number = self.number();
         let note = format!("deploy {number}: {}", release.image);
+        let switching = async {
+            // The old release in that slot may have answered as the backup until a moment ago.
+            let counted = self.hands.site().await?.slot(to).answers;
+            let switched = self.hands.switch(to, before.site.generation, &note).await?;
+            Ok((counted, switched))
+        };
         let switched = tokio::select! {
-            switched = self.hands.switch(to, before.site.generation, &note) => switched,
+            switched = switching => switched,
             // What has become of it the daemon is asked afterwards.
             () = is_cancelled(&mut cancel) => return Err(Stop::Cut(Step::Switch)),
         };
-        let switched = switched.map_err(|trouble| Stop::Failed(self.failure(trouble)))?;
+        let (counted, switched) =
+            switched.map_err(|trouble: Trouble| Stop::Failed(self.failure(trouble)))?;
+        self.counted = counted;
         let drained = if switched.is_drained {
             "has drained"
         } else {
@@ -104,7 +112,7 @@ impl<H: Hands> Course<'_, H> {
             .switched
             .as_ref()
             .map_or(0, |switched| switched.generation);
-        let mut watch = Watch::new(self.settings.watch.clone(), before.site.slot(to).answers);
+        let mut watch = Watch::new(self.settings.watch.clone(), self.counted);
         let (deadline, mut misses) = (Instant::now() + window, 0);
         while Instant::now() < deadline {
             sleep(WATCH_PAUSE.min(deadline - Instant::now())).await;

@@ -4,7 +4,7 @@
 
 use crate::deploy::commands::Commands;
 use crate::deploy::course::{Before, Course, Failure, Planned, Release, Stop, What, is_cancelled};
-use crate::deploy::hands::Hands;
+use crate::deploy::hands::{Hands, Trouble};
 use crate::deploy::image::ImageName;
 use crate::deploy::ledger::{Entry, Kind, Outcome, Replaced};
 use crate::deploy::machine;
@@ -214,7 +214,8 @@ impl<H: Hands> Course<'_, H> {
             .push(format!("deploy {number} was cut off {after} its switch"));
     }
 
-    pub(super) async fn begin(&mut self, before: &Before, release: &Release) {
+    /// What cannot be written down is not begun: after a crash nobody would know of it.
+    pub(super) fn begin(&mut self, before: &Before, release: &Release) -> Result<(), Trouble> {
         let active = before.containers[before.from.index()].as_ref();
         let replaced = active.and_then(|container| {
             Some(Replaced {
@@ -243,7 +244,11 @@ impl<H: Hands> Course<'_, H> {
             took_ms: None,
             is_pruned: false,
         });
-        self.keep();
+        if let Err(trouble) = self.hands.store(self.ledger) {
+            self.ledger.pending = None;
+            return Err(trouble);
+        }
         self.announce(None, None);
+        Ok(())
     }
 }
