@@ -13,7 +13,7 @@ const HISTORY_LAST_DEFAULT: usize = 20;
 pub(in super::super) struct DeployArguments {
     #[command(subcommand)]
     pub(super) verb: Option<DeployVerb>,
-    /// The configuration with the [deploy] section
+    /// The configuration, with its section of deploys
     #[arg(
         long,
         global = true,
