@@ -12,10 +12,10 @@ use crate::deploy::container::Container;
 use crate::deploy::course::{Cancel, Course, Failure, Finished, Order, Planned, What, retire};
 use crate::deploy::engine::{Engine, Herald, remove_left_logins};
 use crate::deploy::hands::{Hands, SiteNow, Trouble};
-use crate::deploy::ledger::{Ledger, LedgerError, Outcome, Warm};
+use crate::deploy::ledger::{Ledger, LedgerError};
 use crate::deploy::lock::{Lock, LockError, LockHolder};
 use crate::deploy::reconcile::{Action, Case, reconcile as decide};
-use crate::deploy::settings::{DeploySettings, KeepWarm};
+use crate::deploy::settings::DeploySettings;
 use crate::deploy::steps::{Said, Step, StepState};
 use crate::journal::timestamp;
 use crate::slot::Slot;
@@ -117,6 +117,12 @@ pub async fn deploy(
         What::Rollback => "rollback".to_owned(),
     };
     let holder = holder(&order.who, what);
+    let mut order = order;
+    if wait && order.what == What::Rollback {
+        // It is about what is active now, whatever comes before it in the queue.
+        let mut engine = Engine::new(settings, socket.clone(), None, None, herald).await;
+        order.if_generation = engine.site().await.ok().map(|site| site.generation);
+    }
     herald.say(step(StepState::Began, String::new()));
     let lock = match wait {
         true => wait_for_lock(settings, &holder, cancel.clone(), herald).await,
@@ -233,7 +239,7 @@ async fn bring_about(
         active: site.active,
         generation: site.generation,
         containers: [containers[0].as_ref(), containers[1].as_ref()],
-        keep_warm: settings.keep_warm,
+        is_drained: Slot::BOTH.map(|slot| site.slot(slot).is_drained),
         is_after_boot: is_boot || is_another_boot,
         now: hands.unix_time(),
     });
@@ -241,20 +247,33 @@ async fn bring_about(
     for action in actions {
         let said = match action {
             Action::CloseCutOff { generation } => {
-                close_cut_off(ledger, generation, settings.keep_warm, hands.unix_time())
+                let now = hands.unix_time();
+                ledger.close_cut_off(generation, settings.keep_warm, now)
             }
-            Action::Start(slot) => {
-                if let Some(container) = &containers[slot.index()] {
+            Action::Start(slot) => match &containers[slot.index()] {
+                Some(container) => {
                     hands.start(&container.id).await?;
+                    Some(format!("{slot} is started"))
                 }
-                format!("{slot} is started")
+                None => None,
+            },
+            Action::Stop(slot) => Some(retire(hands, ledger, slot).await?),
+            Action::PutIntoUse(slot) if ledger.out_of_use.is_some() => {
+                hands.undrain(slot).await?;
+                ledger.out_of_use = None;
+                Some(format!("{slot} is in use again"))
             }
-            Action::Stop(slot) => retire(hands, slot).await?,
+            Action::PutIntoUse(_) => None,
+            Action::ForgetOutOfUse => {
+                ledger.out_of_use = None;
+                None
+            }
             Action::ForgetWarm => {
                 ledger.warm = None;
-                continue;
+                None
             }
         };
+        let Some(said) = said else { continue };
         // What is not in the journal was done all the same, and is said.
         hands.note(&format!("deploy reconcile: {said}")).await.ok();
         done.push(said);
@@ -262,34 +281,6 @@ async fn bring_about(
     // Only now: what failed is tried again as after this boot.
     ledger.boot = boot;
     Ok(done)
-}
-
-fn close_cut_off(
-    ledger: &mut Ledger,
-    generation: Option<u64>,
-    keep_warm: KeepWarm,
-    now: u64,
-) -> String {
-    let number = ledger.pending.as_ref().map_or(0, |entry| entry.deploy);
-    if generation.is_some() {
-        ledger.warm = ledger.pending.as_ref().map(|entry| Warm {
-            slot: entry.from,
-            until: match keep_warm {
-                KeepWarm::Always => None,
-                KeepWarm::For(time) => Some(now + time.as_secs()),
-            },
-        });
-    }
-    ledger.close(|entry| {
-        entry.outcome = Some(Outcome::CutOff);
-        entry.generation = generation;
-    });
-    match generation {
-        Some(generation) => {
-            format!("deploy {number} was cut off after its switch (generation {generation})")
-        }
-        None => format!("deploy {number} was cut off before its switch"),
-    }
 }
 
 async fn containers(hands: &mut impl Hands) -> Result<[Option<Container>; 2], Trouble> {

@@ -94,6 +94,20 @@ pub enum Unfit {
         /// What the site's configuration has.
         upstreams: String,
     },
+    /// The services of the slots are swapped: this would replace the live one.
+    #[error(
+        "{container} of service {service} is the standby's by the configuration, but publishes port {port}, which is an upstream of the active slot {active}"
+    )]
+    Live {
+        /// The container.
+        container: String,
+        /// The service.
+        service: String,
+        /// The port.
+        port: u16,
+        /// The slot that it serves.
+        active: Slot,
+    },
     /// It would come back after every reboot, active or not.
     #[error(
         "service {service} has `restart: always`, so that after a reboot it runs whether it is active or not"
@@ -116,6 +130,9 @@ impl Unfit {
             }
             Unfit::WrongPort { .. } => {
                 "compare `ports` of the compose file with `blue` and `green` of the site; are the services swapped?".to_owned()
+            }
+            Unfit::Live { .. } => {
+                "are deploy.blue and deploy.green swapped? compare them with `ports` of the compose file and with the upstreams of the site".to_owned()
             }
             Unfit::RestartsAlways { .. } => "write `restart: unless-stopped` in the compose file".to_owned(),
         }
@@ -168,11 +185,7 @@ pub fn check(container: &Container, wanted: Wanted<'_>) -> Result<(), Unfit> {
             },
         });
     }
-    let upstream_ports: Vec<u16> = wanted
-        .upstreams
-        .iter()
-        .filter_map(|upstream| upstream.rsplit_once(':')?.1.parse().ok())
-        .collect();
+    let upstream_ports = ports(wanted.upstreams);
     let mut known = container
         .ports
         .iter()
@@ -193,6 +206,40 @@ pub fn check(container: &Container, wanted: Wanted<'_>) -> Result<(), Unfit> {
         });
     }
     Ok(())
+}
+
+/// Whether a container that is to make way may: it does not if it is the one that serves, whatever its service is called.
+///
+/// # Errors
+/// It publishes a port of the active slot.
+pub fn check_makes_way(
+    container: &Container,
+    service: &str,
+    active: Slot,
+    upstreams: &[String],
+) -> Result<(), Unfit> {
+    let ports = ports(upstreams);
+    let live = container
+        .ports
+        .iter()
+        .filter_map(|port| port.port)
+        .find(|port| ports.contains(port));
+    match live {
+        None => Ok(()),
+        Some(port) => Err(Unfit::Live {
+            container: container.name.clone(),
+            service: service.to_owned(),
+            port,
+            active,
+        }),
+    }
+}
+
+fn ports(upstreams: &[String]) -> Vec<u16> {
+    let ports = upstreams
+        .iter()
+        .filter_map(|upstream| upstream.rsplit_once(':')?.1.parse().ok());
+    ports.collect()
 }
 
 /// `sha256:9f86d081884c...` as people read it.
@@ -450,6 +497,30 @@ pub(super) mod tests {
         }
         assert_eq!(with(&|c| c.ports.clear()), Ok(()));
         assert_eq!(with(&|c| c.ports[0].port = None), Ok(()));
+    }
+
+    #[test]
+    fn what_serves_does_not_make_way_whatever_its_service_is_called() {
+        let standby = container("sha256:aa", true);
+        let upstreams = |text: &str| [text.to_owned()];
+        assert_eq!(
+            check_makes_way(
+                &standby,
+                "web_green",
+                Slot::Blue,
+                &upstreams("localhost:4000")
+            ),
+            Ok(())
+        );
+        let error = check_makes_way(&standby, "web_green", Slot::Blue, &upstreams("[::1]:4001"))
+            .expect_err("live");
+        assert!(
+            error
+                .to_string()
+                .contains("publishes port 4001, which is an upstream of the active slot blue"),
+            "{error}"
+        );
+        assert!(error.hint().contains("swapped"));
     }
 
     #[test]

@@ -5,9 +5,9 @@
 //! what the daemon cannot be asked about is left alone. Judgements are in files of their own.
 //!
 //! ```text
-//! preflight -> pull -> start -> gate -> warm_up -> switch -> watch -> keep_warm -> prune
-//!     |          |       |        |        |          |        |
-//!  refused       '-------'--- undo: as before --------'     flip back
+//! preflight -> pull -> start -> gate -> warm_up -> switch -> drain and watch -> keep_warm -> prune
+//!     |          |       |        |        |          |           |
+//!  refused       '-------'--- undo: as before --------'       flip back
 //! ```
 
 mod bring;
@@ -41,8 +41,16 @@ pub const GATE_PAUSE: Duration = Duration::from_millis(250);
 pub const PROBE_PATIENCE: Duration = Duration::from_secs(10);
 /// Between two looks in the watch window.
 pub const WATCH_PAUSE: Duration = Duration::from_secs(1);
-/// Looks in a row at which the daemon may be away, as it is for a moment in a restart.
-pub const WATCH_MISSES_MAX: u32 = 15;
+/// Between two looks at how many requests the old slot still has.
+pub const DRAIN_PAUSE: Duration = Duration::from_millis(100);
+/// What is waited for a drain beyond the time that the site gives it.
+pub const DRAIN_MARGIN: Duration = Duration::from_secs(10);
+/// How long one look may take: what hangs must not keep a bad release in front of users.
+pub const LOOK_PATIENCE: Duration = Duration::from_secs(2);
+/// How long the daemon may be away, as it is for a moment in a restart.
+pub const AWAY_MAX: Duration = Duration::from_secs(30);
+/// What one page of a warm-up has at least.
+pub const PAGE_PATIENCE: Duration = Duration::from_secs(10);
 
 /// What is wanted.
 #[derive(Clone, Debug)]
@@ -53,6 +61,9 @@ pub struct Order {
     pub who: String,
     /// What is said of it.
     pub about: About,
+    /// The generation of the site that it was given for; none if any will do. A rollback that has waited for its turn must
+    /// not undo what came in between.
+    pub if_generation: Option<u64>,
 }
 
 /// What to bring.
@@ -77,6 +88,8 @@ pub struct Finished {
     pub published: Option<Duration>,
     /// The slot that is kept warm.
     pub warm: Option<Warm>,
+    /// Whether everything that a failure has to put back is as before. Else `reconcile` has something left to do.
+    pub is_undone: bool,
     /// What was done, but not as one might think.
     pub warnings: Vec<String>,
 }
@@ -136,6 +149,7 @@ pub(crate) struct Course<'a, H> {
     pub(crate) ledger: &'a mut Ledger,
     cancel: Cancel,
     order: Order,
+    number: u64,
     began: Instant,
     step: Step,
     step_began: Instant,
@@ -143,6 +157,12 @@ pub(crate) struct Course<'a, H> {
     has_touched: bool,
     /// The standby slot was taken out of use.
     has_drained: bool,
+    /// The container of the new release, as it was found or made.
+    made: Option<String>,
+    /// What was kept warm before the standby made way.
+    warm_before: Option<Warm>,
+    is_container_kept: bool,
+    is_undone: bool,
     switched: Option<Switched>,
     gate: Option<String>,
     /// The counters of the new release's slot before it became active.
@@ -162,6 +182,7 @@ impl<'a, H: Hands> Course<'a, H> {
         Course {
             hands,
             settings,
+            number: ledger.next,
             ledger,
             cancel,
             order,
@@ -170,6 +191,10 @@ impl<'a, H: Hands> Course<'a, H> {
             step_began: Instant::now(),
             has_touched: false,
             has_drained: false,
+            made: None,
+            warm_before: None,
+            is_container_kept: true,
+            is_undone: true,
             switched: None,
             gate: None,
             counted: Answers::default(),
@@ -205,10 +230,7 @@ impl<'a, H: Hands> Course<'a, H> {
             self.warm_up(before).await?;
         }
         self.switch(before, release).await?;
-        if release.kind == Kind::Deploy {
-            self.watch(before).await?;
-        }
-        Ok(())
+        self.watch(before, release).await
     }
 
     /// The images of both slots, by [`Slot::index`]: the new one, and what the other slot has.
@@ -219,16 +241,9 @@ impl<'a, H: Hands> Course<'a, H> {
         })
     }
 
-    fn number(&self) -> u64 {
-        self.ledger
-            .pending
-            .as_ref()
-            .map_or(self.ledger.next, |entry| entry.deploy)
-    }
-
     fn begin_step(&mut self, step: Step, detail: String) {
         (self.step, self.step_began) = (step, Instant::now());
-        let deploy = Some(self.number());
+        let deploy = Some(self.number);
         self.hands.say(Said::Step {
             deploy,
             step,
@@ -240,7 +255,7 @@ impl<'a, H: Hands> Course<'a, H> {
 
     /// Says so, and has it written into the journal.
     async fn end_step(&mut self, state: StepState, detail: String) {
-        let (deploy, step, took) = (self.number(), self.step, self.step_began.elapsed());
+        let (deploy, step, took) = (self.number, self.step, self.step_began.elapsed());
         let image = match (&self.ledger.pending, &self.order.what) {
             (Some(entry), _) => entry.image.to_string(),
             (None, What::Image(image)) => image.to_string(),
@@ -291,7 +306,7 @@ impl<'a, H: Hands> Course<'a, H> {
     /// Keeps the ledger; that it could not be kept is a warning, for the world is as it is all the same.
     fn keep(&mut self) {
         if let Err(trouble) = self.hands.store(self.ledger) {
-            self.warnings.push(trouble.to_string());
+            self.warnings.push(with_sources(&trouble));
         }
     }
 
@@ -327,6 +342,22 @@ impl<'a, H: Hands> Course<'a, H> {
         }
         failure
     }
+}
+
+/// An error and what caused it.
+fn with_sources(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        let cause_text = cause.to_string();
+        // Some say their cause themselves.
+        if !text.ends_with(&cause_text) {
+            text.push_str(": ");
+            text.push_str(&cause_text);
+        }
+        source = cause.source();
+    }
+    text
 }
 
 /// Resolves when whoever gave the order wants no more of it; never if nobody can say so.

@@ -8,7 +8,7 @@ use tokio::sync::watch;
 use crate::deploy::course::{Course, Finished, Order, What};
 use crate::deploy::fake::{Nature, World, settings};
 use crate::deploy::image::ImageName;
-use crate::deploy::ledger::{About, Outcome, Warm, tests::entry};
+use crate::deploy::ledger::{About, Outcome, Replaced, Warm, tests::entry};
 use crate::deploy::settings::{DeploySettings, KeepWarm, Pull};
 use crate::deploy::steps::Step;
 use crate::slot::Slot;
@@ -18,6 +18,7 @@ fn order(what: What) -> Order {
         what,
         who: "ops".to_owned(),
         about: About::default(),
+        if_generation: None,
     }
 }
 
@@ -59,6 +60,7 @@ async fn a_good_release_is_active_in_the_end_and_the_old_one_is_warm() {
         world.ledger.warm,
         Some(Warm {
             slot: Slot::Blue,
+            image_id: "i40".to_owned(),
             until: Some(1600)
         })
     );
@@ -77,6 +79,7 @@ async fn a_good_release_is_active_in_the_end_and_the_old_one_is_warm() {
             "gate",
             "warm_up",
             "switch",
+            "drain",
             "watch",
             "keep_warm"
         ]
@@ -361,7 +364,8 @@ async fn an_old_slot_that_is_not_kept_is_stopped_once_it_is_empty() {
         finished.warm,
         Some(Warm {
             slot: Slot::Blue,
-            until: Some(0)
+            image_id: "i40".to_owned(),
+            until: Some(1000)
         }),
         "left to the next look"
     );
@@ -389,18 +393,20 @@ async fn a_rollback_flips_to_a_warm_slot_and_starts_a_cold_one() {
             .any(|call| ["pull", "create", "start", "page"].contains(call)),
         "{calls:?}"
     );
-    // Once more leads forward again; this time it has to be started.
-    world.containers[1]
-        .as_mut()
-        .expect("green")
-        .state
-        .is_running = false;
-    world.registry.clear();
-    let forward = carry_out(&mut world, &settings(), What::Rollback).await;
+    // Whoever orders it a second time, as a job that is tried again does, is not led to the bad release again.
+    let again = carry_out(&mut world, &settings(), What::Rollback).await;
     assert_eq!(
-        (forward.outcome, world.image_of(Slot::Green)),
-        (Outcome::Deployed, Some("i41")),
-        "{forward:?}"
+        (again.outcome, world.active),
+        (Outcome::Refused, Slot::Blue)
+    );
+    let mut world = World::new();
+    assert_eq!(deploy(&mut world).await.outcome, Outcome::Deployed);
+    world.containers[0].as_mut().expect("blue").state.is_running = false;
+    let back = carry_out(&mut world, &settings(), What::Rollback).await;
+    assert_eq!(
+        (back.outcome, world.image_of(Slot::Blue)),
+        (Outcome::Deployed, Some("i40")),
+        "{back:?}"
     );
     let nothing = carry_out(&mut World::new(), &settings(), What::Rollback).await;
     assert!(
@@ -414,12 +420,16 @@ async fn a_rollback_flips_to_a_warm_slot_and_starts_a_cold_one() {
 #[tokio::test(start_paused = true)]
 async fn a_rollback_knows_its_image_by_id_when_the_tag_was_moved() {
     let mut world = World::new();
-    for (name, id) in [("app:latest", "i40"), ("app:latest", "i41")] {
-        world.ledger.begin(entry(name, id, None));
-        world
-            .ledger
-            .close(|entry| entry.outcome = Some(Outcome::Deployed));
-    }
+    let name = ImageName::parse("app:latest").expect("image");
+    let mut last = entry("app:latest", "i41", None);
+    last.before = Some(Replaced {
+        image: name,
+        image_id: "i40".to_owned(),
+    });
+    world.ledger.begin(last);
+    world
+        .ledger
+        .close(|entry| entry.outcome = Some(Outcome::Deployed));
     world.active = Slot::Green;
     world.containers = [None, Some(world.containers[0].take().expect("blue"))];
     world.containers[1].as_mut().expect("green").image_id = "i41".to_owned();
@@ -509,4 +519,131 @@ async fn a_slot_that_somebody_has_made_active_meanwhile_is_left_alone() {
         }
         assert!(world.runs(world.active), "{number}: {finished:?}");
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_standby_that_answers_for_an_active_slot_that_does_not_is_left_alone() {
+    let mut world = World::new();
+    for (slot, is_running) in [(0, false), (1, true)] {
+        world.containers[slot]
+            .as_mut()
+            .expect("container")
+            .state
+            .is_running = is_running;
+    }
+    let finished = deploy(&mut world).await;
+    let (step, error) = failed_at(&finished);
+    assert_eq!(
+        (finished.outcome, step),
+        (Outcome::Refused, Step::Preflight)
+    );
+    assert!(error.contains("green answers for it"), "{error}");
+    assert!(world.runs(Slot::Green) && !world.is_drained[1]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn services_that_are_swapped_are_found_before_the_live_container_is_touched() {
+    let mut world = World::new();
+    // By the configuration this is the standby's; by its port it is the one that serves.
+    world.containers[1].as_mut().expect("green").ports[0].port = Some(4000);
+    let finished = deploy(&mut world).await;
+    assert_eq!(finished.outcome, Outcome::Refused);
+    assert!(
+        failed_at(&finished)
+            .1
+            .contains("an upstream of the active slot blue"),
+        "{finished:?}"
+    );
+    assert_eq!(world.image_of(Slot::Green), Some("i39"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_bad_release_is_undone_while_the_old_slot_still_drains() {
+    let mut world = World::with(Nature::ErrorsLive);
+    world.drains_for = Some(Duration::from_secs(600));
+    let began = tokio::time::Instant::now();
+    let finished = deploy(&mut world).await;
+    assert_eq!(
+        (finished.outcome, world.active),
+        (Outcome::RolledBack, Slot::Blue)
+    );
+    assert!(
+        began.elapsed() < Duration::from_secs(30),
+        "of virtual time: {:?}",
+        began.elapsed()
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_drain_is_waited_for_as_long_as_the_site_gives_it() {
+    for (seconds, is_warned) in [(35, false), (600, true)] {
+        let mut world = World::new();
+        world.drains_for = Some(Duration::from_secs(seconds));
+        let finished = deploy(&mut world).await;
+        assert_eq!(finished.outcome, Outcome::Deployed, "{finished:?}");
+        let is_late = finished
+            .warnings
+            .iter()
+            .any(|warning| warning.contains("its time to drain is over"));
+        assert_eq!(is_late, is_warned, "{finished:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_engine_that_hangs_does_not_keep_a_bad_release_in_front_of_users() {
+    let mut world = World::with(Nature::ErrorsLive);
+    world.hangs_after_switch = true;
+    let (_sender, cancel) = watch::channel(false);
+    let (settings, mut ledger) = (settings(), world.ledger.clone());
+    let mut course = Box::pin(
+        Course::new(
+            &mut world,
+            &settings,
+            &mut ledger,
+            order(image("app:41")),
+            cancel,
+        )
+        .run(),
+    );
+    // It cannot tell how it went while the engine hangs; users are served by the old release long before.
+    assert!(
+        tokio::time::timeout(Duration::from_secs(60), &mut course)
+            .await
+            .is_err()
+    );
+    drop(course);
+    assert_eq!(world.active, Slot::Blue);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_cannot_be_undone_now_stays_pending_and_is_not_called_as_before() {
+    let mut world = World::with(Nature::Unhealthy);
+    world.is_gone_from_gate = true;
+    let finished = deploy(&mut world).await;
+    assert_eq!(finished.outcome, Outcome::Failed);
+    assert!(
+        !finished.is_undone && world.ledger.pending.is_some(),
+        "{finished:?}"
+    );
+    assert_eq!(world.ledger.out_of_use, Some(Slot::Green));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_rollback_that_has_waited_does_not_undo_what_came_in_between() {
+    let mut world = World::new();
+    assert_eq!(deploy(&mut world).await.outcome, Outcome::Deployed);
+    let (_sender, cancel) = watch::channel(false);
+    let mut ledger = world.ledger.clone();
+    let order = Order {
+        if_generation: Some(7),
+        ..order(What::Rollback)
+    };
+    let finished = Course::new(&mut world, &settings(), &mut ledger, order, cancel)
+        .run()
+        .await;
+    assert_eq!(
+        (finished.outcome, world.active),
+        (Outcome::Refused, Slot::Green),
+        "{finished:?}"
+    );
 }

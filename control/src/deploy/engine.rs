@@ -8,6 +8,8 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
 use serde_json::Value;
+use tokio::sync::oneshot;
+use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, timeout};
 
 use crate::client::{self, ClientError};
@@ -31,6 +33,12 @@ use crate::wire::{NOTE_BYTES_MAX, Options, Request, Verb};
 /// How long a command may take, unless it is one for which this is configured. Stopping a container takes longest: as long
 /// as `stop_grace_period` of its compose file.
 pub const COMMAND_TIMEOUT: Duration = Duration::from_secs(300);
+/// How long a command may take that only looks.
+pub const READ_TIMEOUT: Duration = Duration::from_secs(30);
+/// How long a slot that is reserved by somebody else is waited for.
+pub const RESERVE_PATIENCE: Duration = Duration::from_secs(5);
+/// How long the daemon may take for a line of the journal, which a deploy does not depend on.
+pub const NOTE_TIMEOUT: Duration = Duration::from_secs(2);
 /// How long the daemon may take for anything but a drain.
 pub const DAEMON_TIMEOUT: Duration = Duration::from_secs(30);
 /// How long a change waits for somebody else who is at the site: as long as a drain usually takes.
@@ -61,6 +69,8 @@ pub struct Engine<'a> {
     token: Option<Token>,
     /// None where nothing is changed.
     lock: Option<Lock>,
+    /// Connections that slots are reserved by.
+    reservations: Vec<JoinSet<Result<Reply, ClientError>>>,
     herald: &'a mut dyn Herald,
 }
 
@@ -97,6 +107,7 @@ impl<'a> Engine<'a> {
             socket,
             token,
             lock,
+            reservations: Vec::new(),
             herald,
         };
         if engine
@@ -131,10 +142,6 @@ impl<'a> Engine<'a> {
             }
             herald.say(Said::Daemon(event.clone()));
         });
-        let lost = |error: ClientError| match std::error::Error::source(&error) {
-            Some(source) => Trouble::Daemon(format!("{error}: {source}")),
-            None => Trouble::Daemon(error.to_string()),
-        };
         let reply = match patience {
             None => call.await,
             Some(patience) => match timeout(patience, call).await {
@@ -145,17 +152,10 @@ impl<'a> Engine<'a> {
                 }
             },
         };
-        let reply = reply.map_err(lost)?;
-        match (reply.ok(), reply.code()) {
-            (true, _) => Ok((reply, published)),
-            (false, Some(code)) => Err(Trouble::Refused {
-                code,
-                error: reply.error().unwrap_or_default().to_owned(),
-                hint: reply.hint().map(str::to_owned),
-            }),
-            (false, None) => Err(Trouble::Daemon(
-                "the daemon refused without a reason".to_owned(),
-            )),
+        let reply = reply.map_err(|error| lost(&error))?;
+        match reply.ok() {
+            true => Ok((reply, published)),
+            false => Err(refused(&reply)),
         }
     }
 
@@ -178,6 +178,40 @@ impl<'a> Engine<'a> {
         }
     }
 
+    /// Keeps a connection that the slot is reserved by. It ends with this process, or with `self`.
+    async fn begin_reservation(&mut self, slot: Slot) -> Result<(), Trouble> {
+        let request = Request {
+            progress: true,
+            ..self.request(Verb::Reserve(slot))
+        };
+        let (socket, (sender, reserved)) = (self.socket.clone(), oneshot::channel());
+        let mut sender = Some(sender);
+        let mut reservation = JoinSet::new();
+        reservation.spawn(async move {
+            let ended = client::call(&socket, &request, |event| {
+                let is_reserved = event.get("event").and_then(Value::as_str) == Some("reserved");
+                if let Some(sender) = sender.take_if(|_| is_reserved) {
+                    // Whoever does not wait any more has given up, and ends this.
+                    sender.send(()).ok();
+                }
+            });
+            ended.await
+        });
+        tokio::select! {
+            Ok(()) = reserved => {}
+            Some(ended) = reservation.join_next() => return Err(match ended {
+                Ok(Ok(reply)) => refused(&reply),
+                Ok(Err(error)) => lost(&error),
+                Err(_) => Trouble::Daemon("the reservation was lost".to_owned()),
+            }),
+            () = sleep(DAEMON_TIMEOUT) => {
+                return Err(Trouble::Daemon("the daemon does not reserve the slot".to_owned()));
+            }
+        }
+        self.reservations.push(reservation);
+        Ok(())
+    }
+
     fn request(&self, verb: Verb) -> Request {
         Request {
             site: Some(self.settings.site.clone()),
@@ -187,14 +221,11 @@ impl<'a> Engine<'a> {
 
     /// Runs a command that has to succeed; what it printed.
     async fn done(&self, invocation: &Invocation) -> Result<String, Trouble> {
-        let ended = run(
-            invocation,
-            self.lock.as_ref(),
-            None,
-            COMMAND_TIMEOUT,
-            |_| {},
-        )
-        .await?;
+        let patience = match invocation.holds_lock {
+            true => COMMAND_TIMEOUT,
+            false => READ_TIMEOUT,
+        };
+        let ended = run(invocation, self.lock.as_ref(), None, patience, |_| {}).await?;
         ended.checked(invocation)
     }
 
@@ -304,24 +335,45 @@ impl Hands for Engine<'_> {
             progress: true,
             options: Options {
                 if_generation: Some(if_generation),
+                // The drain is watched, and so is the new release meanwhile.
+                no_wait: true,
                 ..Options::default()
             },
             ..self.request(Verb::Switch(slot))
         };
-        let (reply, published) = self.change(request, None).await?;
+        let (reply, published) = self
+            .change(request, Some(self.settings.start_timeout + DAEMON_TIMEOUT))
+            .await?;
         let field = |name| reply.field(name);
         Ok(Switched {
             generation: field("generation")
                 .and_then(Value::as_u64)
                 .unwrap_or_default(),
-            is_drained: field("drained").and_then(Value::as_bool).unwrap_or(false),
             published,
             warning: field("warning").and_then(Value::as_str).map(str::to_owned),
         })
     }
 
+    async fn reserve(&mut self, slot: Slot) -> Result<(), Trouble> {
+        let deadline = Instant::now() + RESERVE_PATIENCE;
+        loop {
+            match self.begin_reservation(slot).await {
+                // A deploy that was killed is noticed after a moment.
+                Err(Trouble::Refused {
+                    code: Code::Busy, ..
+                }) if Instant::now() < deadline => sleep(BUSY_PAUSE).await,
+                begun => return begun,
+            }
+        }
+    }
+
     async fn drain(&mut self, slot: Slot) -> Result<bool, Trouble> {
-        let (reply, _) = self.change(self.request(Verb::Drain(slot)), None).await?;
+        let (reply, _) = self
+            .change(
+                self.request(Verb::Drain(slot)),
+                Some(self.settings.drain + DAEMON_TIMEOUT),
+            )
+            .await?;
         Ok(reply
             .field("drained")
             .and_then(Value::as_bool)
@@ -339,7 +391,7 @@ impl Hands for Engine<'_> {
             note: Some(fit(text)),
             ..self.request(Verb::Note)
         };
-        self.call(request, Some(DAEMON_TIMEOUT)).await.map(drop)
+        self.call(request, Some(NOTE_TIMEOUT)).await.map(drop)
     }
 
     async fn engine(&mut self) -> Result<EngineNow, Trouble> {
@@ -412,8 +464,14 @@ impl Hands for Engine<'_> {
             .and_then(|image| image["Id"].as_str())
             .ok_or_else(|| strange(&inspect, &printed))?;
         let label = |name: &str| Some(image?["Config"]["Labels"][name].as_str()?.to_owned());
+        let names = image.and_then(|image| image["RepoTags"].as_array());
+        let names = names.map(|names| {
+            let names = names.iter().filter_map(Value::as_str);
+            names.map(str::to_owned).collect::<Vec<_>>()
+        });
         Ok(Some(ImageNow {
             id: id.to_owned(),
+            names: names.unwrap_or_default(),
             revision: label("org.opencontainers.image.revision"),
             source: label("org.opencontainers.image.source"),
         }))
@@ -505,6 +563,24 @@ impl Hands for Engine<'_> {
 
     fn announce(&mut self, announcement: &Announcement) {
         self.herald.announce(announcement);
+    }
+}
+
+fn lost(error: &ClientError) -> Trouble {
+    match std::error::Error::source(error) {
+        Some(source) => Trouble::Daemon(format!("{error}: {source}")),
+        None => Trouble::Daemon(error.to_string()),
+    }
+}
+
+fn refused(reply: &Reply) -> Trouble {
+    match reply.code() {
+        Some(code) => Trouble::Refused {
+            code,
+            error: reply.error().unwrap_or_default().to_owned(),
+            hint: reply.hint().map(str::to_owned),
+        },
+        None => Trouble::Daemon("the daemon refused without a reason".to_owned()),
     }
 }
 

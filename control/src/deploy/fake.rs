@@ -11,7 +11,7 @@ use tokio::time::{Instant, sleep};
 use crate::deploy::container::tests::container;
 use crate::deploy::container::{Container, PublishedPort};
 use crate::deploy::hands::{
-    Announcement, EngineNow, Hands, ImageNow, SiteNow, SlotNow, Switched, Trouble,
+    Announcement, EngineNow, Hands, ImageNow, SiteNow, SlotNow, Stage, Switched, Trouble,
 };
 use crate::deploy::image::ImageName;
 use crate::deploy::ledger::Ledger;
@@ -23,6 +23,7 @@ use crate::slot::Slot;
 pub(crate) fn settings() -> DeploySettings {
     DeploySettings {
         site: "mana.so".parse().expect("host"),
+        drain: Duration::from_secs(40),
         compose_file: "/srv/mana/compose.yml".into(),
         project: "mana".to_owned(),
         services: Slot::BOTH.map(|slot| SlotService {
@@ -87,6 +88,14 @@ pub(crate) struct World {
     pub unix_time: u64,
     pub ledger: Ledger,
     pub is_disk_full: bool,
+    pub is_reserved: bool,
+    /// How long the old slot has requests after a switch.
+    pub drains_for: Option<Duration>,
+    pub switched_at: Option<Instant>,
+    /// The engine does not answer any more once there was a switch.
+    pub hangs_after_switch: bool,
+    /// The daemon is away from the first probe on.
+    pub is_gone_from_gate: bool,
     pub said: Vec<String>,
     pub notes: Vec<String>,
     pub announced: Vec<Announcement>,
@@ -124,6 +133,11 @@ impl World {
             unix_time: 1000,
             ledger: Ledger::default(),
             is_disk_full: false,
+            is_reserved: false,
+            drains_for: None,
+            switched_at: None,
+            hangs_after_switch: false,
+            is_gone_from_gate: false,
             said: Vec::new(),
             notes: Vec::new(),
             announced: Vec::new(),
@@ -178,7 +192,8 @@ impl World {
             // What was interrupted has not happened.
             sleep(Duration::from_millis(1)).await;
         }
-        if self.switches == Some(number) {
+        // The daemon turns away whoever comes after the reservation.
+        if self.switches == Some(number) && !self.is_reserved {
             self.active = Slot::Green;
             self.generation += 1;
             self.is_drained[Slot::Green.index()] = false;
@@ -205,7 +220,13 @@ impl World {
     }
 
     fn in_flight(&self, slot: Slot) -> u64 {
-        self.stuck[slot.index()]
+        let is_draining = slot != self.active && self.is_draining();
+        self.stuck[slot.index()] + u64::from(is_draining)
+    }
+
+    fn is_draining(&self) -> bool {
+        let times = self.drains_for.zip(self.switched_at);
+        times.is_some_and(|(time, at)| at.elapsed() < time)
     }
 
     fn set(&mut self, slot: Slot, is_running: bool, word: &str, exit_code: i64) {
@@ -231,6 +252,9 @@ fn of_slot(slot: Slot, image: &str, id: &str, is_running: bool) -> Container {
 impl Hands for World {
     async fn site(&mut self) -> Result<SiteNow, Trouble> {
         self.call("site").await?;
+        if self.is_gone_from_gate && self.calls.contains(&"probe") {
+            return Err(Trouble::Daemon("cannot reach the daemon".to_owned()));
+        }
         if self.nature(self.active) == Nature::ErrorsLive && self.generation > 7 {
             let answered = &mut self.answered[self.active.index()];
             *answered = (answered.0 + 10, answered.1 + 9);
@@ -252,6 +276,11 @@ impl Hands for World {
         Ok(SiteNow {
             active: self.active,
             generation: self.generation,
+            stage: if self.is_draining() {
+                Stage::Draining
+            } else {
+                Stage::Steady
+            },
             slots: Slot::BOTH.map(slot),
         })
     }
@@ -292,12 +321,26 @@ impl Hands for World {
         self.active = slot;
         self.generation += 1;
         self.is_drained[slot.index()] = false;
+        // A switch back makes an end of the drain.
+        self.switched_at = (slot == Slot::Green).then(Instant::now);
         Ok(Switched {
             generation: self.generation,
-            is_drained: self.in_flight(slot.other()) == 0,
             published: Some(Instant::now()),
             warning: None,
         })
+    }
+
+    async fn reserve(&mut self, slot: Slot) -> Result<(), Trouble> {
+        self.call("reserve").await?;
+        if slot == self.active {
+            return Err(Trouble::Refused {
+                code: Code::Refused,
+                error: "it is the active slot".to_owned(),
+                hint: None,
+            });
+        }
+        self.is_reserved = true;
+        Ok(())
     }
 
     async fn drain(&mut self, slot: Slot) -> Result<bool, Trouble> {
@@ -338,6 +381,9 @@ impl Hands for World {
 
     async fn container(&mut self, slot: Slot) -> Result<Option<Container>, Trouble> {
         self.call("container").await?;
+        if self.hangs_after_switch && self.generation > 7 {
+            std::future::pending::<()>().await;
+        }
         Ok(self.containers[slot.index()].clone())
     }
 
@@ -351,8 +397,14 @@ impl Hands for World {
             .images
             .get(reference)
             .or_else(|| self.images.values().find(|(id, _)| id == reference));
-        Ok(found.map(|(id, _)| ImageNow {
-            id: id.clone(),
+        let id = found.map(|(id, _)| id.clone());
+        let called = |id: &String| {
+            let names = self.images.iter().filter(|(_, (known, _))| known == id);
+            names.map(|(name, _)| name.clone()).collect()
+        };
+        Ok(id.map(|id| ImageNow {
+            names: called(&id),
+            id,
             ..ImageNow::default()
         }))
     }

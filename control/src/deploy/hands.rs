@@ -81,8 +81,22 @@ pub struct SiteNow {
     pub active: Slot,
     /// The generation of its last cutover.
     pub generation: u64,
+    /// How far a cutover is.
+    pub stage: Stage,
     /// By [`Slot::index`].
     pub slots: [SlotNow; 2],
+}
+
+/// How far a cutover is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Stage {
+    /// There is none.
+    #[default]
+    Steady,
+    /// It is being decided which slot is active.
+    Changing,
+    /// The requests of the slot before end.
+    Draining,
 }
 
 /// One slot as the daemon has it.
@@ -107,8 +121,6 @@ pub struct SlotNow {
 pub struct Switched {
     /// The generation that it made.
     pub generation: u64,
-    /// Whether the old slot is empty.
-    pub is_drained: bool,
     /// When new requests began to go to the new slot.
     pub published: Option<Instant>,
     /// What to tell the operator beside it.
@@ -133,6 +145,8 @@ pub struct ImageNow {
     pub revision: Option<String>,
     /// `org.opencontainers.image.source`, if it has that label.
     pub source: Option<String>,
+    /// All its names here.
+    pub names: Vec<String>,
 }
 
 /// What others are told of a deploy.
@@ -174,7 +188,9 @@ pub trait Hands {
     async fn site(&mut self) -> Result<SiteNow, Trouble>;
     /// The gate without a cutover; what it says if it was passed.
     async fn probe(&mut self, slot: Slot) -> Result<String, Trouble>;
-    /// The cutover, and the drain of the old slot.
+    /// Keeps a standby slot to this process until it ends: nobody else makes it active meanwhile.
+    async fn reserve(&mut self, slot: Slot) -> Result<(), Trouble>;
+    /// The cutover. The old slot drains by itself.
     async fn switch(
         &mut self,
         slot: Slot,
@@ -243,6 +259,11 @@ impl SiteNow {
         Some(SiteNow {
             active: slot_named(&site["active"])?,
             generation: site["generation"].as_u64()?,
+            stage: match site["cutover"].as_str() {
+                Some("gating" | "persisting" | "publishing") => Stage::Changing,
+                Some("draining") => Stage::Draining,
+                _ => Stage::Steady,
+            },
             slots: [slot(Slot::BOTH[0])?, slot(Slot::BOTH[1])?],
         })
     }
@@ -307,9 +328,12 @@ mod tests {
             serde_json::json!({"healthy": healthy, "drained": false, "in_flight": 3, "requests": 9, "server_errors": 1,
                 "upstreams": [{"address": "localhost:4000", "last_failure": if healthy { None } else { Some("refused") }}]})
         };
-        let site = serde_json::json!({"active": "green", "generation": 7, "slots": {"blue": slot(false), "green": slot(true)}});
+        let site = serde_json::json!({"active": "green", "generation": 7, "cutover": "draining", "slots": {"blue": slot(false), "green": slot(true)}});
         let now = SiteNow::read(&site).expect("site");
-        assert_eq!((now.active, now.generation), (Slot::Green, 7));
+        assert_eq!(
+            (now.active, now.generation, now.stage),
+            (Slot::Green, 7, Stage::Draining)
+        );
         assert_eq!(
             now.slot(Slot::Blue).last_failure.as_deref(),
             Some("refused")

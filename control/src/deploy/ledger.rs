@@ -17,6 +17,7 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 use crate::deploy::image::ImageName;
+use crate::deploy::settings::KeepWarm;
 use crate::slot::Slot;
 use crate::state::sync_dir;
 
@@ -42,6 +43,9 @@ pub struct Ledger {
     /// The slot before, while it is kept running.
     #[serde(default)]
     pub warm: Option<Warm>,
+    /// The slot that a deploy or a reconciliation has taken out of use and not put back yet.
+    #[serde(default)]
+    pub out_of_use: Option<Slot>,
     /// The deploy that is under way, or was cut off.
     #[serde(default)]
     pub pending: Option<Entry>,
@@ -51,10 +55,12 @@ pub struct Ledger {
 }
 
 /// A slot that is kept running although it is not active.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Warm {
     /// Which.
     pub slot: Slot,
+    /// What it runs; another image in that slot is not kept warm.
+    pub image_id: String,
     /// Until when, in seconds since 1970; `None` is always.
     pub until: Option<u64>,
 }
@@ -219,6 +225,7 @@ impl Default for Ledger {
             next: 1,
             boot: None,
             warm: None,
+            out_of_use: None,
             pending: None,
             deploys: Vec::new(),
         }
@@ -304,6 +311,46 @@ impl Ledger {
         self.next - 1
     }
 
+    /// The slot before is kept as the backup, with what it runs, for so long from now on.
+    pub fn keep_warm(&mut self, slot: Slot, image_id: &str, keep: KeepWarm, now: u64) {
+        self.warm = Some(Warm {
+            slot,
+            image_id: image_id.to_owned(),
+            until: match keep {
+                KeepWarm::Always => None,
+                KeepWarm::For(time) => Some(now.saturating_add(time.as_secs())),
+            },
+        });
+    }
+
+    /// Closes a deploy that was cut off, or whose undoing was. With a generation its release is active, and the slot before
+    /// is kept warm. How it was cut off, in words.
+    pub fn close_cut_off(
+        &mut self,
+        generation: Option<u64>,
+        keep: KeepWarm,
+        now: u64,
+    ) -> Option<String> {
+        let pending = self.pending.clone()?;
+        if generation.is_some()
+            && let Some(before) = &pending.before
+        {
+            self.keep_warm(pending.from, &before.image_id, keep, now);
+        }
+        self.close(|entry| {
+            entry.outcome = entry.outcome.or(Some(Outcome::CutOff));
+            entry.generation = generation;
+        });
+        let number = pending.deploy;
+        Some(match (generation, pending.outcome) {
+            (Some(generation), _) => {
+                format!("deploy {number} was cut off after its switch (generation {generation})")
+            }
+            (None, None) => format!("deploy {number} was cut off before its switch"),
+            (None, Some(_)) => format!("deploy {number} had not undone everything"),
+        })
+    }
+
     /// Moves the pending deploy to those that are over.
     pub fn close(&mut self, change: impl FnOnce(&mut Entry)) {
         let Some(mut entry) = self.pending.take() else {
@@ -319,7 +366,7 @@ impl Ledger {
     /// The releases that were active and not undone, newest first.
     pub fn good(&self) -> impl Iterator<Item = &Entry> {
         let is_good = |entry: &&Entry| match entry.outcome {
-            Some(Outcome::Deployed | Outcome::Superseded) => true,
+            Some(Outcome::Deployed) => true,
             Some(Outcome::CutOff) => entry.generation.is_some(),
             _ => false,
         };
@@ -414,10 +461,7 @@ pub(super) mod tests {
         let mut ledger = Ledger::load(dir.path()).expect("load");
         assert_eq!(ledger.pending.as_ref().map(|entry| entry.deploy), Some(1));
         ledger.close(|entry| entry.outcome = Some(Outcome::Deployed));
-        ledger.warm = Some(Warm {
-            slot: Slot::Blue,
-            until: Some(5),
-        });
+        ledger.keep_warm(Slot::Blue, "sha256:00", KeepWarm::Always, 5);
         ledger.store(dir.path()).expect("store");
         assert_eq!(Ledger::load(dir.path()).expect("load"), ledger);
         assert_eq!(std::fs::read_dir(dir.path()).expect("dir").count(), 1);

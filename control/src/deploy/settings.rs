@@ -13,6 +13,8 @@ use crate::slot::Slot;
 pub struct DeploySettings {
     /// `site`: the canonical host; may be left out where there is one site.
     pub site: Host,
+    /// The longest that a drain of the site takes: its `drain.requests` and `drain.tunnels`.
+    pub drain: Duration,
     /// `compose_file`, required: what compose is told with `--file`. Absolute, or it starts at the working directory.
     pub compose_file: PathBuf,
     /// `project`, required: the name of the compose project.

@@ -26,8 +26,10 @@ pub enum Step {
     Gate,
     /// The listed paths are asked for until they are fast.
     WarmUp,
-    /// The daemon moves new requests, and the old slot drains.
+    /// The daemon moves new requests.
     Switch,
+    /// The requests of the old slot end. The new release is watched meanwhile.
+    Drain,
     /// The new release is judged by what it answers.
     Watch,
     /// The old slot goes on as the backup, or is stopped.
@@ -86,6 +88,7 @@ impl Step {
             Step::Gate => "gate",
             Step::WarmUp => "warm_up",
             Step::Switch => "switch",
+            Step::Drain => "drain",
             Step::Watch => "watch",
             Step::KeepWarm => "keep_warm",
             Step::Prune => "prune",

@@ -150,6 +150,7 @@ impl Call<'_> {
                 author: bring.author,
                 note: bring.note,
             },
+            if_generation: None,
         };
         let cancel = match orderer::cancelled() {
             Ok(cancel) => cancel,

@@ -40,6 +40,13 @@ pub struct Deploy {
     pub messages: Vec<Destination>,
 }
 
+/// What a deploy has to know of a site.
+pub(super) struct DeployedSite {
+    pub(super) host: Host,
+    /// The longest that its drain takes.
+    pub(super) drain: Duration,
+}
+
 /// A section with the line of its site, which has to be one of the file's.
 pub(super) struct DeployDraft {
     site: Option<At<Host>>,
@@ -83,6 +90,7 @@ impl DeployDraft {
         let settings = DeploySettings {
             // Put in once it is known which sites there are.
             site: "localhost".parse().ok()?,
+            drain: Duration::ZERO,
             compose_file: compose_file.map(|at| at.value).unwrap_or_default(),
             project: project
                 .as_ref()
@@ -139,39 +147,36 @@ impl DeployDraft {
     }
 
     /// The settings with their site, which is one of `sites`. None only if a fault was recorded.
-    pub(super) fn build(self, sites: &[Host], fault: impl Fn(usize, String)) -> Option<Deploy> {
+    pub(super) fn build(
+        self,
+        sites: &[DeployedSite],
+        fault: impl Fn(usize, String),
+    ) -> Option<Deploy> {
         let names = || {
-            sites
-                .iter()
-                .map(Host::as_str)
-                .collect::<Vec<_>>()
-                .join(", ")
+            let names = sites.iter().map(|site| site.host.as_str());
+            names.collect::<Vec<_>>().join(", ")
         };
         let site = match (self.site, sites) {
-            (Some(at), _) if sites.contains(&at.value) => Some(at.value),
-            (Some(at), _) => {
-                fault(
-                    at.line,
-                    format!(
-                        "{} is no [[site]] of this file: there is {}",
-                        at.value,
-                        names()
-                    ),
-                );
-                None
-            }
-            (None, [site]) => Some(site.clone()),
+            (None, [site]) => Some(site),
             (None, []) => None,
             (None, _) => {
-                fault(
-                    self.line_of_section.line,
-                    format!("is missing: write which of {}", names()),
-                );
+                let reason = format!("is missing: write which of {}", names());
+                fault(self.line_of_section.line, reason);
                 None
             }
+            (Some(At { line, value }), _) => {
+                let site = sites.iter().find(|site| site.host == value);
+                if site.is_none() {
+                    let reason =
+                        format!("{value} is no [[site]] of this file: there is {}", names());
+                    fault(line, reason);
+                }
+                site
+            }
         };
-        let mut settings = self.settings?;
-        settings.site = site?;
+        let (site, mut settings) = (site?, self.settings?);
+        settings.site = site.host.clone();
+        settings.drain = site.drain;
         Some(Deploy {
             settings,
             messages: self.messages?,

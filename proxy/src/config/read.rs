@@ -6,14 +6,13 @@ use std::path::PathBuf;
 use std::thread::available_parallelism;
 use std::time::Duration;
 
-use mana_control::Host;
 use toml::de::{DeTable, DeValue};
 
 use super::acme;
 use super::addresses;
 use super::check::{self, Listener};
 use super::client::read_client;
-use super::deploy::DeployDraft;
+use super::deploy::{DeployDraft, DeployedSite};
 use super::fault::{At, Fault, Faults};
 use super::section::{Parsed, Section};
 use super::site::SiteDraft;
@@ -83,14 +82,10 @@ fn walk(faults: &Faults, document: &DeTable<'_>) -> Option<Config> {
     root.finish();
     check::across(faults, &listeners, &drafts);
     check::locks_have_keys(faults, &client, &drafts);
-    let hosts: Vec<Host> = drafts
-        .iter()
-        .filter_map(|draft| Some(draft.host.as_ref()?.value.clone()))
-        .collect();
+    let deployed: Vec<DeployedSite> = drafts.iter().filter_map(SiteDraft::deployed).collect();
     let deploy = deploy.map(|draft| {
-        draft.build(&hosts, |line, reason| {
-            faults.add(line, "deploy.site", reason)
-        })
+        let fault = |line, reason| faults.add(line, "deploy.site", reason);
+        draft.build(&deployed, fault)
     });
     let sites = drafts.into_iter().map(SiteDraft::build);
     Some(Config {

@@ -7,6 +7,7 @@ use mana_control::{Host, SiteSettings, Slot};
 use toml::de::DeValue;
 
 use super::addresses::{self, UpstreamAddress};
+use super::deploy::DeployedSite;
 use super::fault::At;
 use super::response_fields::read_response_fields;
 use super::section::{Parsed, Section, wrong_type};
@@ -60,6 +61,14 @@ impl SiteDraft {
         };
         section.finish();
         draft
+    }
+
+    /// What a deploy has to know of it; none if its host is missing or faulty.
+    pub(super) fn deployed(&self) -> Option<DeployedSite> {
+        Some(DeployedSite {
+            host: self.host.as_ref()?.value.clone(),
+            drain: self.drain.requests + self.drain.tunnels,
+        })
     }
 
     /// The site; none if a key that it cannot be without was missing or faulty, which then was recorded.

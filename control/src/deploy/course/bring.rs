@@ -8,7 +8,7 @@ use tokio::time::{Instant, sleep, timeout_at};
 
 use crate::deploy::container::{self, Wanted};
 use crate::deploy::course::{
-    Before, Course, Failure, GATE_PAUSE, PROBE_PATIENCE, Release, Stop, is_cancelled,
+    Before, Course, Failure, GATE_PAUSE, PAGE_PATIENCE, PROBE_PATIENCE, Release, Stop, is_cancelled,
 };
 use crate::deploy::hands::{Hands, Trouble};
 use crate::deploy::settings::Pull;
@@ -117,9 +117,29 @@ impl<H: Hands> Course<'_, H> {
         reference: &str,
     ) -> Result<String, Failure> {
         let to = before.to;
-        // It may be the backup of a request right now, and somebody may have made it active since: the daemon refuses this
-        // for an active slot. Until the switch it is out of use, so that nobody gets a release that has not been tried.
-        self.has_drained = !before.site.slot(to).is_drained;
+        // A pull may take minutes, in which anything may happen; from here on it is this deploy's alone to change.
+        let site = self.site().await?;
+        if site.active != before.from || site.generation != before.site.generation {
+            let error = format!(
+                "somebody else has switched meanwhile (generation {})",
+                site.generation
+            );
+            return Err(self
+                .failure(error)
+                .or_hint("look at `mana-proxy status`, and order it again"));
+        }
+        self.check_failover(&site)?;
+        let standby = self.hands.container(to).await;
+        let standby = standby.map_err(|trouble| self.failure(trouble))?;
+        self.check_makes_way(before, standby.as_ref())?;
+        // Until the switch it is out of use, so that nobody gets a release that has not been tried. It may be the backup of
+        // a request right now, so it has to be empty. The daemon refuses this for an active slot.
+        self.has_drained = !site.slot(to).is_drained || self.ledger.out_of_use == Some(to);
+        if self.has_drained {
+            self.ledger.out_of_use = Some(to);
+            let stored = self.hands.store(self.ledger);
+            stored.map_err(|trouble| self.failure(trouble))?;
+        }
         let drained = self.hands.drain(to).await;
         if !drained.map_err(|trouble| self.failure(trouble))? {
             let trouble = Trouble::StillBusy(to);
@@ -133,6 +153,7 @@ impl<H: Hands> Course<'_, H> {
             .create(to, &images)
             .await
             .map_err(|trouble| self.failure(trouble))?;
+        self.made = Some(made.id.clone());
         let service = self.settings.service(to);
         let image_id = self
             .ledger
@@ -189,6 +210,9 @@ impl<H: Hands> Course<'_, H> {
                 .await
                 .map_err(|trouble| self.failure(trouble))?;
             let ended = match &container {
+                Some(container) if Some(&container.id) != self.made.as_ref() => {
+                    Some("another container has taken its place".to_owned())
+                }
                 Some(container) => container.failure(),
                 None => Some("it is not there any more".to_owned()),
             };
@@ -254,8 +278,19 @@ impl<H: Hands> Course<'_, H> {
             let Some((upstream, path)) = pages.get(asked % pages.len().max(1)) else {
                 break;
             };
-            let Ok(page) = timeout_at(deadline, self.hands.page(upstream, path)).await else {
-                break;
+            // Each has to be answered once, however little time is left; after that it is about speed.
+            let is_first = asked < pages.len();
+            let until = match is_first {
+                true => deadline.max(Instant::now() + PAGE_PATIENCE),
+                false => deadline,
+            };
+            let page = match timeout_at(until, self.hands.page(upstream, path)).await {
+                Ok(page) => page,
+                Err(_) if is_first => {
+                    let error = format!("GET {path} on {upstream} was not answered in time");
+                    return Err(self.failure_of_container(error, to).await);
+                }
+                Err(_) => break,
             };
             match page {
                 Ok((status, took)) if status < 500 => is_settled = settling.took(took),

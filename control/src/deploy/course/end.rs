@@ -7,7 +7,7 @@ use std::time::Duration;
 use crate::deploy::container::Container;
 use crate::deploy::course::{Before, Course, Failure, Finished, Stop};
 use crate::deploy::hands::Hands;
-use crate::deploy::ledger::{Entry, Outcome, Warm};
+use crate::deploy::ledger::{Entry, Outcome};
 use crate::deploy::prune;
 use crate::deploy::settings::KeepWarm;
 use crate::deploy::steps::{Step, StepState};
@@ -20,7 +20,15 @@ impl<H: Hands> Course<'_, H> {
         ended: Option<(Outcome, Option<Failure>)>,
     ) -> Finished {
         let (outcome, failure) = ended.unwrap_or((Outcome::Deployed, None));
-        let is_active = outcome == Outcome::Deployed;
+        let is_done = outcome == Outcome::Deployed;
+        let pending = self.ledger.pending.as_ref();
+        // A release that was not undone is active, however its deploy has ended.
+        let is_active = match outcome {
+            Outcome::Failed | Outcome::CutOff => {
+                pending.is_some_and(|entry| entry.generation.is_some())
+            }
+            outcome => outcome == Outcome::Deployed,
+        };
         if is_active {
             self.keep_warm(before).await;
         }
@@ -28,7 +36,7 @@ impl<H: Hands> Course<'_, H> {
         let took = self.began.elapsed();
         let generation = self.switched.as_ref().map(|switched| switched.generation);
         self.announce(Some(outcome), failure.as_ref());
-        self.ledger.close(|entry| {
+        let ended = |entry: &mut Entry| {
             entry.outcome = Some(outcome);
             entry.gate = gate;
             entry.requests = answers.map(|answers| answers.requests);
@@ -39,8 +47,19 @@ impl<H: Hands> Course<'_, H> {
                 entry.step = Some(failure.step.as_str().to_owned());
                 entry.error = Some(failure.error.clone());
             }
-        });
-        if is_active {
+        };
+        let entry = match (self.is_undone, &mut self.ledger.pending) {
+            // It stays pending, so that the next look finishes it.
+            (false, Some(pending)) => {
+                ended(pending);
+                Some(pending.clone())
+            }
+            _ => {
+                self.ledger.close(ended);
+                self.ledger.deploys.last().cloned()
+            }
+        };
+        if is_done {
             self.prune().await;
         }
         self.keep();
@@ -50,46 +69,37 @@ impl<H: Hands> Course<'_, H> {
             .and_then(|switched| switched.published);
         Finished {
             outcome,
-            entry: self.ledger.deploys.last().cloned(),
+            entry,
             failure,
-            published: published.filter(|_| is_active).map(|at| at - self.began),
-            warm: self.ledger.warm,
+            published: published.filter(|_| is_done).map(|at| at - self.began),
+            warm: self.ledger.warm.clone(),
+            is_undone: self.is_undone,
             warnings: self.warnings,
         }
     }
 
-    pub(super) async fn keep_warm(&mut self, before: &Before) {
+    async fn keep_warm(&mut self, before: &Before) {
         let from = before.from;
-        let is_there = before.containers[from.index()]
-            .as_ref()
-            .is_some_and(|container| container.state.is_running);
-        self.ledger.warm = None;
-        if !is_there {
+        let old = before.containers[from.index()].as_ref();
+        let Some(old) = old.filter(|container| container.state.is_running) else {
+            self.ledger.warm = None;
             return;
-        }
-        self.begin_step(Step::KeepWarm, from.to_string());
-        let until = match self.settings.keep_warm {
-            KeepWarm::Always => None,
-            KeepWarm::For(Duration::ZERO) => {
-                let detail = match self.retire(from).await {
-                    Ok(detail) => detail,
-                    Err(trouble) => {
-                        // `reconcile` tries again.
-                        self.ledger.warm = Some(Warm {
-                            slot: from,
-                            until: Some(0),
-                        });
-                        self.warn(format!("{from} goes on running: {trouble}"))
-                    }
-                };
-                return self.end_step(StepState::Done, detail).await;
-            }
-            KeepWarm::For(time) => Some(self.hands.unix_time() + time.as_secs()),
         };
-        self.ledger.warm = Some(Warm { slot: from, until });
-        let detail = match self.settings.keep_warm {
-            KeepWarm::For(time) => format!("{from} is the backup for {} s more", time.as_secs()),
+        let keep = self.settings.keep_warm;
+        let now = self.hands.unix_time();
+        self.ledger.keep_warm(from, &old.image_id, keep, now);
+        self.begin_step(Step::KeepWarm, from.to_string());
+        let detail = match keep {
             KeepWarm::Always => format!("{from} stays as the backup"),
+            KeepWarm::For(Duration::ZERO) => match self.retire(from).await {
+                Ok(detail) => {
+                    self.ledger.warm = None;
+                    detail
+                }
+                // `reconcile` tries again.
+                Err(trouble) => self.warn(format!("{from} goes on running: {trouble}")),
+            },
+            KeepWarm::For(time) => format!("{from} is the backup for {} s more", time.as_secs()),
         };
         self.end_step(StepState::Done, detail).await;
     }
@@ -112,14 +122,24 @@ impl<H: Hands> Course<'_, H> {
         let mut removed = Vec::new();
         for image in &stale {
             let name = image.name.to_string();
-            let by_name = self.hands.image(&name).await;
-            let reference = match by_name {
-                Ok(Some(there)) if there.id == image.image_id => &name,
-                _ => &image.image_id,
+            let there = match self.hands.image(&image.image_id).await {
+                Ok(there) => there,
+                // What it is called by now is not known.
+                Err(_) => continue,
             };
-            let is_there = matches!(self.hands.image(reference).await, Ok(Some(_)));
+            let reference = match &there {
+                Some(there) if there.names.contains(&name) => Some(&name),
+                Some(there) if there.names.is_empty() => Some(&image.image_id),
+                // Somebody else has given it a name of theirs.
+                Some(_) | None => None,
+            };
+            let is_there = reference.is_some();
+            let is_removed = match reference {
+                Some(reference) => self.hands.remove_image(reference).await.is_ok(),
+                None => true,
+            };
             // One that is gone already needs no removal; one that others need is theirs.
-            if !is_there || self.hands.remove_image(reference).await.is_ok() {
+            if is_removed {
                 let is_it = |entry: &&mut Entry| {
                     entry.image_id.as_deref() == Some(&image.image_id) && entry.image == image.name
                 };
@@ -154,7 +174,8 @@ impl<H: Hands> Course<'_, H> {
             entry: None,
             failure: Some(failure),
             published: None,
-            warm: self.ledger.warm,
+            warm: self.ledger.warm.clone(),
+            is_undone: true,
             warnings: self.warnings,
         }
     }

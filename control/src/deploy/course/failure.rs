@@ -3,11 +3,12 @@
 //! Owns the shape. Errors that know what to do about themselves bring it along.
 
 use crate::deploy::container;
-use crate::deploy::course::Before;
+use crate::deploy::course::with_sources;
 use crate::deploy::hands::Trouble;
 use crate::deploy::machine;
 use crate::deploy::steps::Step;
 use crate::deploy::way_back;
+use crate::slot::Slot;
 
 /// Why a deploy failed.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -31,10 +32,10 @@ pub(crate) struct FailureCause {
     pub(super) is_unreachable: bool,
 }
 
-impl<E: ToString + MaybeTrouble> From<E> for FailureCause {
+impl<E: MaybeTrouble> From<E> for FailureCause {
     fn from(error: E) -> FailureCause {
         FailureCause {
-            error: error.to_string(),
+            error: error.said(),
             hint: error.hint().map(str::to_owned),
             is_unreachable: error.is_unreachable(),
         }
@@ -42,7 +43,11 @@ impl<E: ToString + MaybeTrouble> From<E> for FailureCause {
 }
 
 /// Errors, some of which know what to do about them.
-pub(crate) trait MaybeTrouble {
+pub(crate) trait MaybeTrouble: ToString {
+    /// What it says, with its causes.
+    fn said(&self) -> String {
+        self.to_string()
+    }
     /// What to do about it.
     fn hint(&self) -> Option<&str> {
         None
@@ -59,6 +64,9 @@ impl MaybeTrouble for container::Unfit {}
 impl MaybeTrouble for machine::Scarce {}
 impl MaybeTrouble for way_back::NoWayBack {}
 impl MaybeTrouble for Trouble {
+    fn said(&self) -> String {
+        with_sources(self)
+    }
     fn hint(&self) -> Option<&str> {
         Trouble::hint(self)
     }
@@ -75,11 +83,17 @@ impl Failure {
         self
     }
 
-    /// What it means for the site that the step failed.
-    pub(super) fn about_a_switch(mut self, is_active: bool, before: &Before) -> Failure {
-        if is_active {
-            self.error = format!("{}; {} is active all the same", self.error, before.to);
-            self.hint = Some("`mana-proxy deploy --rollback` undoes it".to_owned());
+    /// The step failed, and its release is active all the same.
+    pub(super) fn of_an_active_release(mut self, slot: Slot) -> Failure {
+        self.error = format!("{}; {slot} is active all the same", self.error);
+        self.hint = Some("`mana-proxy deploy --rollback` undoes it".to_owned());
+        self
+    }
+
+    /// The container that the hint is about is not there any more.
+    pub(super) fn without_container(mut self) -> Failure {
+        if !self.last_log.is_empty() {
+            self.hint = None;
         }
         self
     }

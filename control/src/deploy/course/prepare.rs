@@ -3,15 +3,17 @@
 //! Owns the preflight, and the plan, which is the preflight and what would follow it.
 
 use crate::deploy::commands::Commands;
+use crate::deploy::container::{self, Container};
 use crate::deploy::course::{Before, Course, Failure, Planned, Release, Stop, What, is_cancelled};
-use crate::deploy::hands::{Hands, Trouble};
+use crate::deploy::hands::{Hands, SiteNow, Trouble};
 use crate::deploy::image::ImageName;
-use crate::deploy::ledger::{Entry, Kind, Outcome, Replaced};
+use crate::deploy::ledger::{Entry, Kind, Replaced};
 use crate::deploy::machine;
 use crate::deploy::settings::{KeepWarm, Pull};
 use crate::deploy::steps::{Step, StepState};
 use crate::deploy::way_back::{self, WayBack};
 use crate::journal::timestamp;
+use crate::reply::Code;
 use crate::slot::Slot;
 
 impl<H: Hands> Course<'_, H> {
@@ -23,7 +25,7 @@ impl<H: Hands> Course<'_, H> {
         self.begin_step(Step::Preflight, String::new());
         let mut cancel = self.cancel.clone();
         let found = tokio::select! {
-            found = self.preflight() => found,
+            found = self.preflight(true) => found,
             () = is_cancelled(&mut cancel) => return Err(Stop::Cut(Step::Preflight)),
         };
         let (before, release, detail) = found.map_err(Stop::Refused)?;
@@ -33,7 +35,7 @@ impl<H: Hands> Course<'_, H> {
 
     /// What would be done, as far as it is known before it is.
     pub(crate) async fn plan(mut self, commands: Commands<'_>) -> Result<Planned, Failure> {
-        let (before, release, found) = self.preflight().await?;
+        let (before, release, found) = self.preflight(false).await?;
         let mut steps = Vec::new();
         let mut add = |step, text: String| steps.push((step, text));
         let (from, to, name) = (before.from, before.to, release.image.to_string());
@@ -79,7 +81,7 @@ impl<H: Hands> Course<'_, H> {
         let generation = before.site.generation;
         add(
             Step::Switch,
-            format!("switch {to} --if-generation {generation}, then {from} drains"),
+            format!("switch {to} --if-generation {generation}; {from} drains"),
         );
         if release.kind == Kind::Deploy && !settings.watch.time.is_zero() {
             add(
@@ -106,21 +108,34 @@ impl<H: Hands> Course<'_, H> {
         Ok(Planned { found, steps })
     }
 
-    pub(super) async fn preflight(&mut self) -> Result<(Before, Release, String), Failure> {
-        let site = self
-            .hands
-            .site()
-            .await
-            .map_err(|trouble| self.failure(trouble))?;
-        let engine = self.hands.engine().await.map_err(|trouble| {
-            let hint = "is Docker running, and may this user use it? see deploy.engine";
-            self.failure(trouble).or_hint(hint)
-        })?;
+    /// With `reserving` the standby slot is this deploy's from here on.
+    async fn preflight(&mut self, reserving: bool) -> Result<(Before, Release, String), Failure> {
+        let mut site = self.site().await?;
+        if reserving {
+            self.reserve(site.active.other()).await?;
+            // What it was decided by may have been of the moment before.
+            site = self.site().await?;
+        }
+        if self
+            .order
+            .if_generation
+            .is_some_and(|wanted| wanted != site.generation)
+        {
+            let error = format!(
+                "the site was switched since this was ordered (generation {})",
+                site.generation
+            );
+            return Err(self.failure(error).or_hint(
+                "look at `mana-proxy deploy history`, and order it again if it is still wanted",
+            ));
+        }
         let (from, to) = (site.active, site.active.other());
         let mut containers = [None, None];
         for slot in Slot::BOTH {
             let container = self.hands.container(slot).await;
-            containers[slot.index()] = container.map_err(|trouble| self.failure(trouble))?;
+            containers[slot.index()] = container.map_err(|trouble| {
+                self.failure(trouble).or_hint("is Docker running, and may this user use it? see deploy.engine; `mana-proxy rollback` flips without it")
+            })?;
         }
         let before = Before {
             site,
@@ -131,17 +146,25 @@ impl<H: Hands> Course<'_, H> {
         self.close_cut_off(&before);
         let release = self.release(&before)?;
         let mut detail = format!(
-            "{from} is active (generation {}), {} goes into {to}; engine {}",
-            before.site.generation, release.image, engine.version
+            "{from} is active (generation {}), {} goes into {to}",
+            before.site.generation, release.image
         );
+        self.check_makes_way(&before, before.containers[to.index()].as_ref())?;
         if release.is_warm {
+            self.made = before.containers[to.index()]
+                .as_ref()
+                .map(|standby| standby.id.clone());
             return Ok((before, release, detail));
         }
+        self.check_failover(&before.site)?;
+        let engine = self.hands.engine().await.map_err(|trouble| {
+            let hint = "is Docker running, and may this user use it? see deploy.engine";
+            self.failure(trouble).or_hint(hint)
+        })?;
+        detail.push_str(&format!("; engine {}", engine.version));
         let images = self.images(&before, release.image.to_string());
-        self.hands
-            .check_compose(&images)
-            .await
-            .map_err(|trouble| self.failure(trouble))?;
+        let understood = self.hands.check_compose(&images).await;
+        understood.map_err(|trouble| self.failure(trouble))?;
         if let Some(free) = self.hands.disk_free(&engine.root) {
             let wanted = self.settings.disk_free_min;
             machine::check_disk(&engine.root, free, wanted).map_err(|scarce| {
@@ -150,21 +173,76 @@ impl<H: Hands> Course<'_, H> {
             })?;
             detail.push_str(&format!(", {} free", machine::readable(free)));
         }
-        let running = before.containers[from.index()]
-            .as_ref()
-            .filter(|container| container.state.is_running);
-        let used = match running {
-            Some(container) => self.hands.memory_of(&container.id).await,
-            None => None,
+        self.check_memory(&before).await?;
+        Ok((before, release, detail))
+    }
+
+    pub(super) async fn site(&mut self) -> Result<SiteNow, Failure> {
+        self.hands
+            .site()
+            .await
+            .map_err(|trouble| self.failure(trouble))
+    }
+
+    async fn reserve(&mut self, slot: Slot) -> Result<(), Failure> {
+        self.hands.reserve(slot).await.map_err(|trouble| match trouble {
+            Trouble::Refused { code: Code::Invalid, .. } => {
+                let error = "the daemon does not know how to reserve a slot: it is older than this command";
+                self.failure(error).or_hint("`mana-proxy upgrade` has the installed version take over")
+            }
+            trouble => self.failure(trouble),
+        })
+    }
+
+    /// The services of the slots may be swapped in the configuration: then this is the container that serves.
+    pub(super) fn check_makes_way(
+        &self,
+        before: &Before,
+        standby: Option<&Container>,
+    ) -> Result<(), Failure> {
+        let Some(standby) = standby else {
+            return Ok(());
         };
+        let service = &self.settings.service(before.to).service;
+        let upstreams = &before.site.slot(before.from).upstreams;
+        container::check_makes_way(standby, service, before.from, upstreams).map_err(|unfit| {
+            let hint = unfit.hint();
+            self.failure(unfit).or_hint(hint)
+        })
+    }
+
+    /// A standby that answers for an active slot that does not is the site; it must not make way.
+    pub(super) fn check_failover(&self, site: &SiteNow) -> Result<(), Failure> {
+        let (from, to) = (site.active, site.active.other());
+        if site.slot(from).is_healthy || !site.slot(to).is_healthy {
+            return Ok(());
+        }
+        let error = format!(
+            "{from} is active and unhealthy, and {to} answers for it: replacing {to} would take the site down"
+        );
+        Err(self.failure(error).or_hint(format!(
+            "`mana-proxy switch {to}` first; the deploy then goes into {from}"
+        )))
+    }
+
+    async fn check_memory(&mut self, before: &Before) -> Result<(), Failure> {
+        let mut used = [None, None];
+        for slot in Slot::BOTH {
+            let container = before.containers[slot.index()].as_ref();
+            if let Some(container) = container.filter(|container| container.state.is_running) {
+                used[slot.index()] = self.hands.memory_of(&container.id).await;
+            }
+        }
         let free = self
             .hands
             .memory_free()
             .map_err(|trouble| self.failure(trouble))?;
-        machine::check_memory(free, used, self.settings.memory_free_min).map_err(|scarce| {
+        // What the standby has is free by the time that the new one starts.
+        let free = free.saturating_add(used[before.to.index()].unwrap_or(0));
+        let wanted = used[before.from.index()];
+        machine::check_memory(free, wanted, self.settings.memory_free_min).map_err(|scarce| {
             self.failure(scarce).or_hint("two copies run at once for a while; see `docker stats`, or lower deploy.memory_free_min")
-        })?;
-        Ok((before, release, detail))
+        })
     }
 
     pub(super) fn release(&self, before: &Before) -> Result<Release, Failure> {
@@ -204,14 +282,11 @@ impl<H: Hands> Course<'_, H> {
         };
         let is_active = pending.to == before.from && pending.from != before.from;
         let generation = is_active.then_some(before.site.generation);
-        let number = pending.deploy;
-        self.ledger.close(|entry| {
-            entry.outcome = Some(Outcome::CutOff);
-            entry.generation = generation;
-        });
-        let after = if is_active { "after" } else { "before" };
-        self.warnings
-            .push(format!("deploy {number} was cut off {after} its switch"));
+        let now = self.hands.unix_time();
+        let said = self
+            .ledger
+            .close_cut_off(generation, self.settings.keep_warm, now);
+        self.warnings.extend(said);
     }
 
     /// What cannot be written down is not begun: after a crash nobody would know of it.
@@ -223,7 +298,11 @@ impl<H: Hands> Course<'_, H> {
                 image_id: container.image_id.clone(),
             })
         });
-        self.ledger.begin(Entry {
+        if !release.is_warm {
+            // It makes way; if it comes back, so does its time.
+            self.warm_before = self.ledger.warm.take();
+        }
+        self.number = self.ledger.begin(Entry {
             deploy: 0,
             kind: release.kind,
             time: timestamp(std::time::SystemTime::now()),
@@ -246,6 +325,7 @@ impl<H: Hands> Course<'_, H> {
         });
         if let Err(trouble) = self.hands.store(self.ledger) {
             self.ledger.pending = None;
+            self.ledger.warm = self.warm_before.take();
             return Err(trouble);
         }
         self.announce(None, None);

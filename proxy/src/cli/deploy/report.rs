@@ -25,23 +25,24 @@ pub(super) fn finished(
     if let Some(failure) = &finished.failure {
         said(failure, terminal);
         let default = match finished.outcome {
+            _ if !finished.is_undone => {
+                "`mana-proxy deploy reconcile` puts back what is left, and so does its timer; see `mana-proxy deploy status`"
+            }
             Outcome::Refused => "nothing was changed",
             Outcome::RolledBack => {
                 "the release before is active again; `mana-proxy deploy history` tells of both"
             }
-            Outcome::CutOff => {
-                "everything is as before, but for what a warning names; order it again"
-            }
+            Outcome::CutOff => "everything is as before; order it again",
             Outcome::Superseded => "look at `mana-proxy deploy status`",
             Outcome::Failed | Outcome::Deployed => {
                 "everything is as before; mend the release and deploy it again"
             }
         };
+        // What is left to be put back comes before advice on the release.
+        let hint = failure.hint.as_deref().filter(|_| finished.is_undone);
+        let hint = hint.unwrap_or(default);
         let error = format!("{} failed: {}", failure.step, one_line(&failure.error));
-        terminal.error(
-            &error,
-            &one_line(failure.hint.as_deref().unwrap_or(default)),
-        );
+        terminal.error(&error, &one_line(hint));
     }
     if is_json {
         return print(&format!("{}\n", object(finished, site)), exit, terminal);
@@ -126,7 +127,7 @@ fn sentence(finished: &Finished, site: &str) -> Option<String> {
     if let Some(published) = finished.published {
         text.push_str(&format!(", {} after the order", readable(published)));
     }
-    if let Some(warm) = finished.warm {
+    if let Some(warm) = &finished.warm {
         text.push_str(&format!("; {} is the backup{}", warm.slot, until(warm)));
     }
     text.push('\n');
@@ -157,6 +158,10 @@ fn object(finished: &Finished, site: &str) -> Value {
         json!(finished.published.map(|published| published.as_millis())),
     );
     put("warm", json!(finished.warm));
+    put(
+        "undone",
+        json!(finished.failure.as_ref().map(|_| finished.is_undone)),
+    );
     put("warnings", json!(finished.warnings));
     if let Some(failure) = &finished.failure {
         put("step", json!(failure.step.as_str()));

@@ -103,7 +103,7 @@ fn row(survey: &Survey, slot: Slot, container: Option<&Container>, now: SystemTi
         ],
         None => ["-".to_owned(), "-".to_owned(), "no container".to_owned()],
     };
-    let warm = survey.ledger.warm.filter(|warm| warm.slot == slot);
+    let warm = survey.ledger.warm.as_ref().filter(|warm| warm.slot == slot);
     let is_active = survey.site.as_ref().is_ok_and(|site| site.active == slot);
     let warm = warm.filter(|warm| !is_active && warm.until.is_none_or(|until| moment(until) > now));
     let warm = warm
@@ -153,7 +153,7 @@ fn about(entry: &Entry) -> String {
 }
 
 /// ` until 2026-11-22T09:23:21.000Z`; nothing if it has no end.
-pub(super) fn until(warm: Warm) -> String {
+pub(super) fn until(warm: &Warm) -> String {
     warm.until
         .map(|until| format!(" until {}", timestamp(moment(until))))
         .unwrap_or_default()
