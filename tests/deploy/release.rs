@@ -1,0 +1,130 @@
+//! Releases to deploy: images made of `app.rs`, as good or bad as a test wants them.
+
+use std::fs;
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use crate::engine::{Engine, done};
+
+const SOURCE: &str = include_str!("app.rs");
+
+/// What an image is made with. The name is its tag, and what its pages say.
+pub struct Release<'a> {
+    name: &'a str,
+    environment: Vec<(&'a str, String)>,
+    command: &'a str,
+}
+
+// === impl Release ===
+
+impl<'a> Release<'a> {
+    /// One without a fault.
+    pub fn good(name: &'a str) -> Release<'a> {
+        Release {
+            name,
+            environment: vec![("RELEASE", name.to_owned())],
+            command: "/app",
+        }
+    }
+
+    /// It says why, and ends before it listens.
+    pub fn crashing(name: &'a str, code: u8) -> Release<'a> {
+        Release::good(name).with("CRASH", u64::from(code))
+    }
+
+    /// It runs, and answers probes with a status that is no health.
+    pub fn unhealthy(name: &'a str, status: u16) -> Release<'a> {
+        Release::good(name).with("PING", u64::from(status))
+    }
+
+    /// It listens after a while.
+    pub fn slow(name: &'a str, after_ms: u64) -> Release<'a> {
+        Release::good(name).with("LISTEN_AFTER_MS", after_ms)
+    }
+
+    /// Its pages have this status.
+    pub fn paging(name: &'a str, status: u16) -> Release<'a> {
+        Release::good(name).with("PAGE", u64::from(status))
+    }
+
+    /// From the so manieth forwarded request on it answers 500.
+    pub fn failing_after(name: &'a str, requests: u64) -> Release<'a> {
+        Release::good(name).with("FAILS_AFTER", requests)
+    }
+
+    /// With the so manieth forwarded request it ends.
+    pub fn dying_after(name: &'a str, requests: u64) -> Release<'a> {
+        Release::good(name).with("DIES_AFTER", requests)
+    }
+
+    /// An image whose program is not in it.
+    pub fn without_program(name: &'a str) -> Release<'a> {
+        Release {
+            command: "/not-in-the-image",
+            ..Release::good(name)
+        }
+    }
+
+    fn with(mut self, name: &'a str, value: u64) -> Release<'a> {
+        self.environment.push((name, value.to_string()));
+        self
+    }
+
+    /// The tag.
+    pub fn name(&self) -> &'a str {
+        self.name
+    }
+
+    /// Makes the image `REPOSITORY:NAME` at an engine; its id.
+    pub fn import(&self, engine: &Engine, repository: &str) -> String {
+        let app = app();
+        let mut tar = Command::new("tar")
+            .arg("--create")
+            .arg("--directory")
+            .arg(app.parent().unwrap())
+            .arg(app.file_name().unwrap())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut import = engine.command("docker");
+        import.args(["import", "--change", &format!("CMD [{:?}]", self.command)]);
+        for (name, value) in &self.environment {
+            import.args(["--change", &format!("ENV {name}={value}")]);
+        }
+        let reference = format!("{repository}:{}", self.name);
+        let imported = done(
+            import
+                .args(["-", &reference])
+                .stdin(tar.stdout.take().unwrap()),
+        );
+        assert!(tar.wait().unwrap().success());
+        imported
+    }
+}
+
+/// The app as a program that needs nothing else. Compiled by the first test that wants it, and kept.
+fn app() -> PathBuf {
+    let mut hasher = DefaultHasher::new();
+    SOURCE.hash(&mut hasher);
+    let target = Path::new(env!("CARGO_TARGET_TMPDIR")).join("deploy");
+    let directory = target.join(format!("app-{:016x}", hasher.finish()));
+    let app = directory.join("app");
+    if app.exists() {
+        return app;
+    }
+    fs::create_dir_all(&directory).unwrap();
+    // Made beside it and renamed, so that one that was cut off is not taken for whole.
+    let making = tempfile::tempdir_in(&target).unwrap();
+    let (source, made) = (making.path().join("app.rs"), making.path().join("app"));
+    fs::write(&source, SOURCE).unwrap();
+    let rustc = std::env::var_os("RUSTC").unwrap_or_else(|| "rustc".into());
+    done(
+        Command::new(rustc)
+            .args(["--edition=2024", "-O", "-Ctarget-feature=+crt-static"])
+            .arg("-o")
+            .args([&made, &source]),
+    );
+    fs::rename(&made, &app).unwrap();
+    app
+}
