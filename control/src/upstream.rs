@@ -36,6 +36,8 @@ pub struct Upstream {
     pub in_flight: AtomicUsize,
     /// Requests that were sent to this upstream since the start.
     pub requests: AtomicU64,
+    /// How many of them it answered with 500 or above, or not at all.
+    pub server_errors: AtomicU64,
     /// Why the last probe was not good; none if it was good or there was none.
     pub last_failure: ArcSwapOption<String>,
     /// Places for requests, and the queue for them.
@@ -54,6 +56,7 @@ impl Upstream {
             addresses: ArcSwap::from_pointee(addresses),
             in_flight: AtomicUsize::new(0),
             requests: AtomicU64::new(0),
+            server_errors: AtomicU64::new(0),
             last_failure: ArcSwapOption::empty(),
             room: Arc::default(),
             health: AtomicU8::new(0),

@@ -57,6 +57,10 @@ pub struct Request {
 pub enum Verb {
     /// All sites as they are now.
     Status,
+    /// Probe this slot as before a cutover, and change nothing.
+    Probe(Slot),
+    /// A line in the journal, and nothing else.
+    Note,
     /// Make this slot active.
     Switch(Slot),
     /// Make the slot active that was so before the last cutover.
@@ -124,7 +128,7 @@ pub enum WireError {
     Unreadable(String),
     /// No such verb.
     #[error(
-        "{0:?} is no verb: try status, switch, rollback, drain, maintenance, pause, resume, reload, history, certs or upgrade"
+        "{0:?} is no verb: try status, probe, switch, rollback, drain, maintenance, pause, resume, reload, history, note, certs or upgrade"
     )]
     UnknownVerb(String),
     /// A verb lacks what it acts on.
@@ -219,6 +223,8 @@ impl Verb {
     pub fn as_str(self) -> &'static str {
         match self {
             Verb::Status => "status",
+            Verb::Probe(_) => "probe",
+            Verb::Note => "note",
             Verb::Switch(_) => "switch",
             Verb::Rollback => "rollback",
             Verb::Drain(_) | Verb::Undrain(_) => "drain",
@@ -238,7 +244,11 @@ impl Verb {
             "binary" | "timeout" | "wait" => matches!(self, Verb::Upgrade),
             "note" => !matches!(
                 self,
-                Verb::Status | Verb::History { .. } | Verb::CertsList | Verb::CertsRenew
+                Verb::Status
+                    | Verb::Probe(_)
+                    | Verb::History { .. }
+                    | Verb::CertsList
+                    | Verb::CertsRenew
             ),
             "force" => matches!(self, Verb::Switch(_) | Verb::Rollback | Verb::CertsRenew),
             "action" => matches!(self, Verb::CertsList | Verb::CertsRenew),
@@ -249,7 +259,10 @@ impl Verb {
                 self,
                 Verb::Switch(_) | Verb::Rollback | Verb::Drain(_) | Verb::Undrain(_)
             ),
-            "slot" => matches!(self, Verb::Switch(_) | Verb::Drain(_) | Verb::Undrain(_)),
+            "slot" => matches!(
+                self,
+                Verb::Probe(_) | Verb::Switch(_) | Verb::Drain(_) | Verb::Undrain(_)
+            ),
             "undo" => matches!(self, Verb::Drain(_) | Verb::Undrain(_)),
             "on" => matches!(self, Verb::Maintenance(_)),
             "last" => matches!(self, Verb::History { .. }),
@@ -316,7 +329,9 @@ impl Fields {
             ..Fields::default()
         };
         match request.verb {
-            Verb::Switch(slot) | Verb::Drain(slot) => fields.slot = Some(slot),
+            Verb::Probe(slot) | Verb::Switch(slot) | Verb::Drain(slot) => {
+                fields.slot = Some(slot);
+            }
             Verb::Undrain(slot) => {
                 fields.slot = Some(slot);
                 fields.undo = true;
@@ -326,6 +341,7 @@ impl Fields {
             Verb::CertsList => fields.action = Some("list".to_owned()),
             Verb::CertsRenew => fields.action = Some("renew".to_owned()),
             Verb::Status
+            | Verb::Note
             | Verb::Rollback
             | Verb::Pause
             | Verb::Resume
@@ -384,6 +400,12 @@ impl Fields {
         let missing = |verb, what| WireError::Missing { verb, what };
         match self.verb.as_str() {
             "status" => Ok(Verb::Status),
+            "probe" => {
+                let slot = self.slot.ok_or(missing("probe", "a slot, blue or green"))?;
+                Ok(Verb::Probe(slot))
+            }
+            "note" if self.note.is_none() => Err(missing("note", "a text, in quotes")),
+            "note" => Ok(Verb::Note),
             "switch" => {
                 let slot = self
                     .slot
@@ -457,8 +479,10 @@ impl Fields {
     }
 }
 
-const VERBS: [&str; 11] = [
+const VERBS: [&str; 13] = [
     "status",
+    "probe",
+    "note",
     "switch",
     "rollback",
     "drain",

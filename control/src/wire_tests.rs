@@ -39,6 +39,7 @@ fn words_and_json_say_the_same() {
 fn every_verb_is_read_from_words() {
     for (line, verb) in [
         ("status\n", Verb::Status),
+        ("probe blue", Verb::Probe(Slot::Blue)),
         ("switch green\r\n", Verb::Switch(Slot::Green)),
         ("  rollback ", Verb::Rollback),
         ("drain blue", Verb::Drain(Slot::Blue)),
@@ -64,6 +65,9 @@ fn what_is_no_request_is_refused_in_words_that_help() {
         ("swich green", "no verb"),
         ("switch", "needs a slot"),
         ("maintenance", "on or off"),
+        ("probe", "needs a slot"),
+        ("note", "needs a text"),
+        ("note one two", "twice"),
         ("status --force", "does not take force"),
         ("reload --site mana.so", "does not take site"),
         ("history 0", "1 to 1000"),
@@ -105,6 +109,8 @@ fn any_slot() -> impl Strategy<Value = Slot> {
 fn any_verb() -> impl Strategy<Value = Verb> {
     prop_oneof![
         Just(Verb::Status),
+        any_slot().prop_map(Verb::Probe),
+        Just(Verb::Note),
         any_slot().prop_map(Verb::Switch),
         Just(Verb::Rollback),
         any_slot().prop_map(Verb::Drain),
@@ -137,7 +143,10 @@ prop_compose! {
         Request {
             verb,
             site: site.filter(|_| verb.takes("site")).map(|site| site.parse().expect("host")),
-            note: note.filter(|_| verb.takes("note")),
+            note: match verb {
+                Verb::Note => Some(note.unwrap_or_default()),
+                _ => note.filter(|_| verb.takes("note")),
+            },
             options: Options {
                 drain_timeout: drain_timeout.filter(|_| verb.takes("drain_timeout")).map(Duration::from_millis),
                 no_wait: no_wait && verb.takes("no_wait"),

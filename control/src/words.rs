@@ -151,12 +151,13 @@ fn known_option(name: &str) -> Result<(&'static str, Kind), WordsError> {
 fn positional(verb: &str, word: String) -> Result<(&'static str, Value), WordsError> {
     match (verb, word.as_str()) {
         ("drain", "undo") => Ok(("undo", Value::from(true))),
-        ("switch" | "drain", "blue" | "green") => Ok(("slot", Value::from(word))),
-        ("switch" | "drain", _) => Err(WordsError::Unfit {
+        ("switch" | "drain" | "probe", "blue" | "green") => Ok(("slot", Value::from(word))),
+        ("switch" | "drain" | "probe", _) => Err(WordsError::Unfit {
             option: verb.to_owned(),
             text: word,
             expected: "a slot is blue or green",
         }),
+        ("note", _) => Ok(("note", Value::from(word))),
         ("maintenance", "on") => Ok(("on", Value::from(true))),
         ("maintenance", "off") => Ok(("on", Value::from(false))),
         ("certs", "list" | "renew") => Ok(("action", Value::from(word))),

@@ -14,6 +14,7 @@
 //! `tunnel_closed`, `tunnel_idle`, `tunnel_failed`, `tunnel_cut`.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant, SystemTime};
 
 use http::header::HeaderValue;
@@ -144,6 +145,15 @@ impl Record {
         self.progress.body_in += report.bytes_in;
         self.progress.body_out += report.bytes_out;
         self.tunnel = Some(report);
+    }
+
+    /// Counts the request on its upstream if it went wrong there: a watch window judges a release by that.
+    pub fn count_on_upstream(&self) {
+        if let Some((_, upstream)) = &self.upstream
+            && self.status().is_server_error()
+        {
+            upstream.server_errors.fetch_add(1, Ordering::Relaxed);
+        }
     }
 
     /// The status that the client got, or would have got.

@@ -5,6 +5,7 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use http::header::{self, HeaderValue};
@@ -343,6 +344,10 @@ impl Request<'_> {
                     if reached.connected.is_reused {
                         // It was closing while it rested; the upstream itself is not in doubt.
                         attempts.again_on_new_connection(reached.candidate);
+                    } else {
+                        // The record will tell of the upstream that is tried next.
+                        let upstream = &reached.candidate.upstream;
+                        upstream.server_errors.fetch_add(1, Ordering::Relaxed);
                     }
                 }
             }

@@ -226,6 +226,7 @@ impl Worker {
 
     /// Counts and logs a request that is over.
     pub fn finished(&self, record: Record) {
+        record.count_on_upstream();
         self.shared.metrics.finished(&record, &self.known_counters);
         self.shared.access.write(&record);
     }

@@ -235,3 +235,31 @@ async fn status_is_answered_while_a_switch_waits() {
     );
     client.response("GET").await;
 }
+
+#[tokio::test]
+async fn status_counts_the_requests_that_went_wrong_in_a_slot() {
+    let stage = Stage::start().await;
+    let counts = async || {
+        let slot = &stage.proxy.site().await["slots"]["blue"];
+        (
+            slot["requests"].as_u64().unwrap(),
+            slot["server_errors"].as_u64().unwrap(),
+        )
+    };
+    let (requests, _) = counts().await;
+    for (path, status) in [
+        ("/", 200),
+        ("/status?code=404", 404),
+        ("/status?code=503", 503),
+        ("/die", 502),
+    ] {
+        let response = stage.h1().await.get(path).await;
+        assert_eq!(response.status, status, "{path}");
+    }
+    // The request that died was tried again, so it may count twice among the requests.
+    crate::support::eventually("what went wrong is counted", async || {
+        let (now, errors) = counts().await;
+        now >= requests + 4 && errors == 2
+    })
+    .await;
+}

@@ -9,10 +9,12 @@ use super::{Call, Driver, Message, ORDERS_MAX, Pending, RELOAD_DEADLINE, now, st
 use crate::caller::Caller;
 use crate::change::{Change, resolve, with_mode};
 use crate::cutover::{Event, Holder, Intent, Order, Ticket, drain_limits};
+use crate::gate;
 use crate::hold::Hold;
 use crate::host::Host;
 use crate::journal::{self, timestamp};
 use crate::reply::{Code, Reply};
+use crate::slot::Slot;
 use crate::table::{Mode, Site};
 use crate::wire::{Request, Verb};
 
@@ -20,7 +22,7 @@ impl Driver {
     pub(super) fn called(&mut self, call: Call) {
         let changes = !matches!(
             call.request.verb,
-            Verb::Status | Verb::History { .. } | Verb::CertsList
+            Verb::Status | Verb::Probe(_) | Verb::History { .. } | Verb::CertsList
         );
         if changes && let Some(reply) = self.busy_with_upgrade() {
             return answer(call.reply, reply);
@@ -34,6 +36,8 @@ impl Driver {
                 let reply = self.status(&call.request);
                 answer(call.reply, reply);
             }
+            Verb::Probe(slot) => self.probe(call, slot),
+            Verb::Note => self.note(call),
             Verb::History { last } => self.history(call, last),
             Verb::Reload => self.reload(call),
             Verb::Switch(slot) => self.order(call, Intent::Switch(slot)),
@@ -79,6 +83,48 @@ impl Driver {
             };
             answer(call.reply, reply);
         });
+    }
+
+    /// The gate without a cutover. The driver neither waits for it nor remembers it.
+    fn probe(&self, call: Call, slot: Slot) {
+        let site = match self.site_of(&call.request) {
+            Ok(site) => site,
+            Err(reply) => return answer(call.reply, reply),
+        };
+        tokio::spawn(async move {
+            let upstreams = &site.slot(slot).upstreams;
+            let check = &site.settings.health;
+            let reply = tokio::select! {
+                result = gate::pass(slot, upstreams, check) => match result {
+                    Ok(()) => Reply::done()
+                        .with("site", site.settings.host.as_str())
+                        .with("slot", slot.as_str())
+                        .with("upstreams", upstreams.len())
+                        .with("pass", check.pass)
+                        .with("of", check.of)
+                        .with("path", check.path.as_str()),
+                    Err(failure) => Reply::refusal(Code::Refused, failure)
+                        .with_hint("see whether the release runs and answers its health check"),
+                },
+                // It resolves when the caller goes, who then needs no answer.
+                _ = call.gone => return,
+            };
+            answer(call.reply, reply);
+        });
+    }
+
+    /// A line of the journal that changes nothing: what somebody does beside the daemon.
+    fn note(&mut self, call: Call) {
+        let host = match &call.request.site {
+            None => None,
+            Some(_) => match self.site_of(&call.request) {
+                Ok(site) => Some(site.settings.host.clone()),
+                Err(reply) => return answer(call.reply, reply),
+            },
+        };
+        let ticket = self.next_ticket();
+        self.wait_for(ticket, host, call);
+        self.record_and_answer(ticket, "noted", Reply::done());
     }
 
     /// Hands the call on. It takes as long as a CA does, so the driver neither waits for it now nor when it stops.

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use super::tests::{nowhere, number};
 use super::*;
 use crate::table::SiteSettings;
-use crate::testing::{Daemon, settings};
+use crate::testing::{Backend, Daemon, settings};
 
 #[tokio::test]
 async fn drain_empties_a_standby_and_refuses_the_active_slot() {
@@ -24,6 +24,50 @@ async fn drain_empties_a_standby_and_refuses_the_active_slot() {
         (reply.field("drained"), reply.field("slot")),
         (Some(&true.into()), Some(&"green".into()))
     );
+    daemon.stop().await;
+}
+
+#[tokio::test]
+async fn a_probe_says_whether_a_slot_would_pass_and_changes_nothing() {
+    let (good, bad) = (Backend::start(&[200]).await, Backend::start(&[500]).await);
+    let mut sites = nowhere();
+    sites[0].upstreams = [vec![bad.address()], vec![good.address()]];
+    let daemon = Daemon::start(&sites).await;
+    let before = daemon.site().generation;
+    let reply = daemon.ask("probe green").await;
+    assert!(reply.ok(), "{reply:?}");
+    assert_eq!(
+        (number(&reply, "pass"), number(&reply, "upstreams")),
+        (2, 1)
+    );
+    let reply = daemon.ask("probe blue").await;
+    assert_eq!(reply.code(), Some(Code::Refused));
+    let error = reply.error().expect("error");
+    assert!(
+        error.contains("answered 500 where 200 is expected"),
+        "{error}"
+    );
+    let site = daemon.site();
+    assert_eq!((site.active, site.generation), (Slot::Blue, before));
+    daemon.stop().await;
+}
+
+#[tokio::test]
+async fn a_note_is_a_line_of_the_journal_and_changes_nothing() {
+    let daemon = Daemon::start(&nowhere()).await;
+    let before = daemon.site().generation;
+    assert!(daemon.ask("note \"restarted the database\"").await.ok());
+    let history = daemon.ask("history 1").await;
+    let entry = &history.field("entries").expect("entries")[0];
+    assert_eq!(
+        (&entry["verb"], &entry["note"], &entry["outcome"]),
+        (
+            &"note".into(),
+            &"restarted the database".into(),
+            &"noted".into()
+        )
+    );
+    assert_eq!(daemon.site().generation, before);
     daemon.stop().await;
 }
 

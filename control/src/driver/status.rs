@@ -1,6 +1,6 @@
 //! The reply of `status`: all sites as one moment has them.
 
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
 use serde_json::{Map, Value, json};
@@ -62,17 +62,19 @@ fn of_slot(driver: &Driver, site: &Site, slot: Slot) -> Value {
         .retired_of(host, slot)
         .map(|inflight| inflight.tunnels())
         .sum();
-    let requests: u64 = view
-        .upstreams
-        .iter()
-        .map(|upstream| upstream.requests.load(Ordering::Relaxed))
-        .sum();
+    let sum = |counter: fn(&Upstream) -> &AtomicU64| -> u64 {
+        let counters = view.upstreams.iter().map(|upstream| counter(upstream));
+        counters
+            .map(|counter| counter.load(Ordering::Relaxed))
+            .sum()
+    };
     json!({
         "healthy": view.is_healthy(),
         "drained": view.is_drained,
         "in_flight": view.inflight.count() + driver.retired_count(host, slot),
         "tunnels": view.inflight.tunnels() + retired_tunnels,
-        "requests": requests,
+        "requests": sum(|upstream| &upstream.requests),
+        "server_errors": sum(|upstream| &upstream.server_errors),
         "upstreams": view.upstreams.iter().map(|upstream| of_upstream(upstream)).collect::<Vec<_>>(),
     })
 }
@@ -85,6 +87,7 @@ fn of_upstream(upstream: &Upstream) -> Value {
         "in_flight": upstream.in_flight.load(Ordering::Relaxed),
         "queued": upstream.room.count().1,
         "requests": upstream.requests.load(Ordering::Relaxed),
+        "server_errors": upstream.server_errors.load(Ordering::Relaxed),
         "last_failure": upstream.last_failure.load_full().map(|failure| failure.to_string()),
     })
 }

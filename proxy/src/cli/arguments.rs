@@ -112,6 +112,17 @@ pub(super) enum Remote {
     },
     /// Show every site: slots, health, requests
     Status,
+    /// Probe a slot as before a switch, and change nothing
+    Probe {
+        /// blue or green
+        slot: Slot,
+    },
+    /// Write a line into the journal
+    Note {
+        /// For example "restarted the database"
+        #[arg(value_name = "TEXT")]
+        text: String,
+    },
     /// Take the standby slot out of use, and wait for its requests
     Drain {
         /// blue or green
@@ -269,6 +280,11 @@ impl Remote {
             Remote::Switch { slot, change, gate } => change.on(Verb::Switch(slot), gate.force),
             Remote::Rollback { change, gate } => change.on(Verb::Rollback, gate.force),
             Remote::Status => Request::new(Verb::Status),
+            Remote::Probe { slot } => Request::new(Verb::Probe(slot)),
+            Remote::Note { text } => Request {
+                note: Some(text),
+                ..Request::new(Verb::Note)
+            },
             Remote::Drain { slot, undo, change } => {
                 let verb = if undo {
                     Verb::Undrain(slot)
@@ -347,6 +363,8 @@ mod tests {
     fn each_verb_makes_its_request() {
         for (line, verb, progress) in [
             ("status", Verb::Status, false),
+            ("probe green", Verb::Probe(Slot::Green), false),
+            ("note text", Verb::Note, false),
             ("switch green", Verb::Switch(Slot::Green), true),
             ("switch blue --no-wait", Verb::Switch(Slot::Blue), false),
             ("rollback", Verb::Rollback, true),

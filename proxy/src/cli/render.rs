@@ -16,6 +16,8 @@ pub(super) fn reply(verb: Verb, reply: &Reply, paint: Paint) -> String {
         Verb::History { .. } => return history::render(fields, paint),
         Verb::CertsList => return certs::list(fields, paint),
         Verb::CertsRenew => return certs::renewed(fields),
+        Verb::Probe(slot) => probed(slot, fields, paint),
+        Verb::Note => "noted in the journal".to_owned(),
         Verb::Switch(_) | Verb::Rollback => switched(fields, paint),
         Verb::Drain(slot) => match fields.get("drained").and_then(Value::as_bool) {
             Some(true) => format!("{} is out of use and has drained", slot_text(slot, paint)),
@@ -42,6 +44,19 @@ pub(super) fn reply(verb: Verb, reply: &Reply, paint: Paint) -> String {
     match text(fields, "site") {
         Some(site) => format!("{site}: {sentence}\n"),
         None => format!("{sentence}\n"),
+    }
+}
+
+/// `green passes its gate: 2 good probes of at most 3, on 1 upstream`
+fn probed(slot: Slot, fields: &Map<String, Value>, paint: Paint) -> String {
+    let slot = slot_text(slot, paint);
+    let numbers = ["pass", "of", "upstreams"].map(|name| number(fields, name));
+    match numbers {
+        [Some(pass), Some(of), Some(upstreams)] => {
+            let upstreams = counted(upstreams, "upstream");
+            format!("{slot} passes its gate: {pass} good probes of at most {of}, on {upstreams}")
+        }
+        _ => format!("{slot} passes its gate"),
     }
 }
 
@@ -311,6 +326,12 @@ mod tests {
                 r#"{"ok":true,"generation":9}"#,
                 "the configuration was read again (generation 9)\n",
             ),
+            (
+                Verb::Probe(Slot::Green),
+                r#"{"ok":true,"site":"a","pass":2,"of":3,"upstreams":1}"#,
+                "a: green passes its gate: 2 good probes of at most 3, on 1 upstream\n",
+            ),
+            (Verb::Note, r#"{"ok":true}"#, "noted in the journal\n"),
             (
                 Verb::Upgrade,
                 r#"{"ok":true,"pid":43,"version":"0.2.0","previous_pid":42,"previous_version":"0.1.0"}"#,
