@@ -5,7 +5,7 @@
 //!
 //! - `RELEASE`: its name; the body of every page.
 //! - `CRASH=CODE`: says why, and ends with that exit code before it listens.
-//! - `LISTEN_AFTER_MS=N`: starts slowly.
+//! - `LISTEN_WHEN=FILE`: starts slowly: it listens once there is such a file.
 //! - `PING=STATUS`: what a probe is answered.
 //! - `PAGE=STATUS`: what a page is answered.
 //! - `DIES_AFTER=N`, `FAILS_AFTER=N`: ends with code 4, or answers 500, from the so manieth forwarded request on. Only what
@@ -17,6 +17,7 @@ use std::env;
 use std::fs::{File, OpenOptions};
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
+use std::path::Path;
 use std::process;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -48,9 +49,11 @@ fn main() {
         eprintln!("{release}: fatal: the database has no such table as releases");
         process::exit(i32::try_from(code).unwrap_or(1));
     }
-    if let Some(ms) = number("LISTEN_AFTER_MS") {
+    if let Ok(file) = env::var("LISTEN_WHEN") {
         println!("{release}: filling caches");
-        thread::sleep(Duration::from_millis(ms as u64));
+        while !Path::new(&file).exists() {
+            thread::sleep(Duration::from_millis(10));
+        }
     }
     let log = OpenOptions::new()
         .create(true)

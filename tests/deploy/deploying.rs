@@ -6,8 +6,8 @@ use std::process::{ExitStatus, Stdio};
 use std::time::Duration;
 
 use serde_json::Value;
-use tokio::io::{AsyncBufReadExt, AsyncReadExt, BufReader, Lines};
-use tokio::process::{Child, ChildStdout, Command};
+use tokio::io::{AsyncBufReadExt, BufReader, Lines};
+use tokio::process::{Child, ChildStdin, ChildStdout, Command};
 
 use crate::engine::signal;
 use crate::support::within_time;
@@ -38,6 +38,8 @@ impl Deploying {
     /// Starts a command that prints one JSON object a line; stderr goes to a file.
     pub fn start(mut command: Command, stderr: &Path) -> Deploying {
         let mut child = command
+            // As a shell gives one to each command.
+            .process_group(0)
             .stdout(Stdio::piped())
             .stderr(fs::File::create(stderr).unwrap())
             .spawn()
@@ -58,6 +60,14 @@ impl Deploying {
     /// Sends a signal by name to it alone; what it has started gets none.
     pub fn signal(&self, name: &str) {
         signal(self.pid(), name);
+    }
+
+    /// Sends a signal to it and to what it has started in its process group, as a terminal does.
+    pub fn signal_group(&self, name: &str) {
+        let mut kill = std::process::Command::new("kill");
+        let group = format!("-{}", self.pid());
+        kill.args([&format!("-{name}"), "--", &group]);
+        assert!(kill.status().unwrap().success());
     }
 
     /// Reads on until a step has begun, is done, or has failed. A panic if the command ends before.
@@ -98,23 +108,30 @@ impl Deploying {
         .await
     }
 
-    /// Waits for its end where it was killed: what it has started may go on and hold its stdout.
-    pub async fn killed(mut self) -> Ended {
+    /// Stops reading what it prints, and waits for its end.
+    pub async fn deaf(self) -> ExitStatus {
+        let Deploying {
+            mut child, lines, ..
+        } = self;
+        drop(lines);
+        let end = child.wait();
+        within_time("the end of the command", DEADLINE, end)
+            .await
+            .unwrap()
+    }
+
+    /// Its stdin, where that is a pipe.
+    pub fn stdin(&mut self) -> ChildStdin {
+        self.child.stdin.take().expect("a pipe, and not taken yet")
+    }
+
+    /// Kills it, and waits for its end. What it has started may go on, and hold its stdout: that is not read any more.
+    pub async fn killed(mut self) {
         self.signal("KILL");
-        within_time("the end of the command", DEADLINE, async {
-            let status = self.child.wait().await.unwrap();
-            // What it had still printed, as far as it is there.
-            let mut rest = String::new();
-            let stdout = self.lines.get_mut();
-            let read = stdout.read_to_string(&mut rest);
-            tokio::time::timeout(Duration::ZERO, read).await.ok();
-            Ended {
-                status,
-                events: self.events,
-                stderr: fs::read_to_string(&self.stderr).unwrap(),
-            }
-        })
-        .await
+        let end = self.child.wait();
+        within_time("the end of the command", DEADLINE, end)
+            .await
+            .unwrap();
     }
 }
 

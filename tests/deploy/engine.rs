@@ -1,6 +1,7 @@
 //! A Docker Engine of the test's own: started, stopped, killed, started again on the same data.
 
 use std::fs::{self, File};
+use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 
@@ -19,12 +20,16 @@ pub struct Engine {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Container {
     pub id: String,
-    pub name: String,
     /// The id of its image, `sha256:...`.
     pub image: String,
     /// `created`, `running`, `restarting`, `exited`, ...
     pub status: String,
     pub started_at: String,
+}
+
+/// A disk for an engine alone, which can be filled. It goes with the namespaces.
+pub struct SmallDisk {
+    data: PathBuf,
 }
 
 // === impl Engine ===
@@ -126,11 +131,6 @@ impl Engine {
         format!("unix://{}", self.path("docker.sock").display())
     }
 
-    /// Where its images and containers are.
-    pub fn data(&self) -> PathBuf {
-        self.path("data")
-    }
-
     /// The last of what it said.
     pub fn log(&self) -> String {
         let log = fs::read_to_string(self.path("log")).unwrap_or_default();
@@ -163,18 +163,6 @@ impl Engine {
         done(self.command("docker").args(arguments))
     }
 
-    /// Every container, those that do not run too, by name.
-    pub fn containers(&self) -> Vec<Container> {
-        let ids = self.docker(&["ps", "--all", "--quiet", "--no-trunc"]);
-        let mut containers: Vec<_> = ids
-            .split_whitespace()
-            // One that is gone in this moment is not among them.
-            .filter_map(|id| self.container(id))
-            .collect();
-        containers.sort_by(|one, other| one.name.cmp(&other.name));
-        containers
-    }
-
     /// The container of that name or id, if there is one.
     pub fn container(&self, name: &str) -> Option<Container> {
         let output = self.try_docker(&["container", "inspect", name]);
@@ -185,7 +173,6 @@ impl Engine {
         let text = |pointer: &str| found[0].pointer(pointer).unwrap().as_str().unwrap();
         Some(Container {
             id: text("/Id").to_owned(),
-            name: text("/Name").trim_start_matches('/').to_owned(),
             image: text("/Image").to_owned(),
             status: text("/State/Status").to_owned(),
             started_at: text("/State/StartedAt").to_owned(),
@@ -210,6 +197,32 @@ impl Drop for Engine {
             dockerd.kill().ok();
             dockerd.wait().ok();
         }
+    }
+}
+
+// === impl SmallDisk ===
+
+impl SmallDisk {
+    /// Before the engine starts: its data is on a disk of that many mebibytes.
+    pub fn mount(mebibytes: u64) -> SmallDisk {
+        let data = apart::directory().join("engine/data");
+        fs::create_dir_all(&data).unwrap();
+        let size = format!("size={mebibytes}m");
+        done(
+            Command::new("mount")
+                .args(["-t", "tmpfs", "-o", &size, "tmpfs"])
+                .arg(&data),
+        );
+        SmallDisk { data }
+    }
+
+    /// Leaves that many mebibytes of it.
+    pub fn fill_up_to(&self, mebibytes: u64) {
+        let disk = rustix::fs::statvfs(&self.data).unwrap();
+        let free = disk.f_bavail * disk.f_frsize;
+        let taken = free.checked_sub(mebibytes * 1024 * 1024).unwrap();
+        let mut filler = File::create(self.data.join("filler")).unwrap();
+        io::copy(&mut io::repeat(0).take(taken), &mut filler).unwrap();
     }
 }
 

@@ -5,7 +5,7 @@
 //! come from a real registry on loopback (`registry.rs`). Needs root, dockerd, docker-compose, docker-registry and
 //! iptables: `make test-system` sees to all of them.
 
-#![allow(clippy::unwrap_used, missing_docs, dead_code)]
+#![allow(clippy::unwrap_used, missing_docs)]
 
 // Shared with `e2e`, which uses all of it.
 #[allow(dead_code, unused_imports)]
@@ -15,8 +15,16 @@ mod support;
 mod apart;
 mod deploying;
 mod engine;
+mod files;
 mod registry;
 mod release;
 mod scene;
 
 mod engine_facts;
+mod failures;
+mod interrupted;
+mod legacy;
+mod lock;
+mod promises;
+mod reboot;
+mod secrets;

@@ -38,9 +38,12 @@ impl<'a> Release<'a> {
         Release::good(name).with("PING", u64::from(status))
     }
 
-    /// It listens after a while.
-    pub fn slow(name: &'a str, after_ms: u64) -> Release<'a> {
-        Release::good(name).with("LISTEN_AFTER_MS", after_ms)
+    /// It starts, and listens once [`Scene::let_listen`](crate::scene::Scene::let_listen) says so.
+    pub fn slow(name: &'a str) -> Release<'a> {
+        let mut release = Release::good(name);
+        let file = format!("/posts/listen-{name}");
+        release.environment.push(("LISTEN_WHEN", file));
+        release
     }
 
     /// Its pages have this status.

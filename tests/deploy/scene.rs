@@ -2,25 +2,24 @@
 
 use std::fs;
 use std::path::PathBuf;
-use std::process::Command as Blocking;
 
 use serde_json::Value;
 use tokio::process::Command;
+use tokio::task::JoinHandle;
 
 use crate::apart;
 use crate::deploying::{Deploying, Ended};
 use crate::engine::{Container, Engine, done, processes};
-use crate::registry::{Registry, TOKEN, USER};
+use crate::files::{self, BLUE, GREEN, PROJECT};
+use crate::registry::{Registry, TOKEN};
 use crate::release::Release;
-use crate::support::load::Tally;
+use crate::support::client::tls::{Offer, connect};
+use crate::support::load::{Load, Tally};
 use crate::support::proxy::{BINARY, within_directory};
-use crate::support::{ConfigBuilder, Proxy};
+use crate::support::{ConfigBuilder, H1, HOST, Proxy, eventually};
 
-/// The network is the test's own, so that the ports are those of production.
-const BLUE: &str = "127.0.0.1:4000";
-const GREEN: &str = "127.0.0.1:4001";
-/// Compose's project.
-const PROJECT: &str = "mana";
+/// Requests that are answered before and after what a test does.
+pub const REQUESTS: usize = 60;
 
 /// All of it, running.
 pub struct Scene {
@@ -28,6 +27,7 @@ pub struct Scene {
     pub proxy: Proxy,
     pub engine: Engine,
     pub registry: Registry,
+    config: ConfigBuilder,
     directory: PathBuf,
 }
 
@@ -47,16 +47,7 @@ pub struct Standing {
 impl Scene {
     /// The release `r1` is live in blue, nothing is in green.
     pub async fn start() -> Scene {
-        Scene::with(|_| {}).await
-    }
-
-    /// The same with a changed configuration.
-    pub async fn with(change: impl FnOnce(&mut ConfigBuilder)) -> Scene {
-        Scene::configured(|config, engine, registry| {
-            configure(config, engine, registry);
-            change(config);
-        })
-        .await
+        Scene::configured(files::configure).await
     }
 
     /// The same for a proxy that knows nothing of deploys.
@@ -72,8 +63,8 @@ impl Scene {
             fs::create_dir(directory.join(name)).unwrap();
         }
         let compose = directory.join("compose.yml");
-        fs::write(&compose, compose_file(&directory)).unwrap();
-        write_recorders(&directory);
+        fs::write(&compose, files::compose(&directory)).unwrap();
+        files::write_recorders(&directory);
         let r1 = Release::good("r1").import(&engine, &registry.repository());
         done(
             engine
@@ -93,8 +84,15 @@ impl Scene {
             proxy,
             engine,
             registry,
+            config,
             directory,
         }
+    }
+
+    /// Sets a key of `[deploy]` for the deploys to come. The daemon has no use for it.
+    pub fn set(&mut self, key: &str, value: &str) {
+        self.config.set("deploy", key, value);
+        self.proxy.write_config(&self.config.text());
     }
 
     /// Puts a release into the registry; the id of its image.
@@ -150,11 +148,6 @@ impl Scene {
         ended.assert_deployed().clone()
     }
 
-    /// What `deploy status --json` says.
-    pub async fn deploy_status(&self) -> Value {
-        self.deploy(&["status"]).await.events.pop().unwrap()
-    }
-
     /// What `deploy history --json` says, one deploy a line.
     pub async fn history(&self) -> Vec<Value> {
         self.deploy(&["history"]).await.events
@@ -164,6 +157,30 @@ impl Scene {
     pub async fn active(&self) -> String {
         let site = self.proxy.site().await;
         site["active"].as_str().unwrap().to_owned()
+    }
+
+    /// What a client gets to see: the name of the release that is live.
+    pub async fn who_answers(&self) -> String {
+        let stream = connect(self.proxy.https(), &Offer::h1(HOST)).await;
+        let response = H1::over(stream.unwrap()).get("/").await;
+        assert_eq!(response.status, 200, "{response:?}");
+        response.text()
+    }
+
+    /// Sends a request that the app answers so late; what it will have answered. It is under way when this returns.
+    pub async fn slow_request(&self, after_ms: u64) -> JoinHandle<String> {
+        let stream = connect(self.proxy.https(), &Offer::h1(HOST)).await;
+        let mut client = H1::over(stream.unwrap());
+        let request = format!("GET /delay/{after_ms} HTTP/1.1\r\nhost: {HOST}\r\n\r\n");
+        client.send(request).await;
+        let site = async || self.proxy.site().await;
+        eventually("it is in flight", async || {
+            let site = site().await;
+            let slot = site["active"].as_str().unwrap();
+            site["slots"][slot]["in_flight"].as_u64() > Some(0)
+        })
+        .await;
+        tokio::spawn(async move { client.response("GET").await.text() })
     }
 
     /// The container of a slot.
@@ -191,6 +208,36 @@ impl Scene {
             generation: site["generation"].as_u64().unwrap(),
             active,
         }
+    }
+
+    /// The same once more than one release was deployed: `r2` is live in green, and `r1` is kept warm in blue.
+    pub async fn after_a_deploy() -> Scene {
+        let scene = Scene::start().await;
+        scene.push(&Release::good("r2"));
+        scene.deployed("r2").await;
+        assert_eq!(scene.active().await, "green");
+        scene
+    }
+
+    /// Tries to deploy a release that is put into the registry for it, under load that must not notice, and that has to fail
+    /// in a step with everything as before.
+    pub async fn fails(&self, release: &Release<'_>, step: &str) -> Ended {
+        self.push(release);
+        let command = self.command(&["--json", "deploy", "--tag", release.name()]);
+        self.fails_with(command, step).await
+    }
+
+    /// The same with a command of another kind.
+    pub async fn fails_with(&self, command: Command, step: &str) -> Ended {
+        let before = self.standing().await;
+        let load = Load::requests(&self.proxy);
+        load.goes_on_for(REQUESTS).await;
+        let ended = self.begin_with(command).ended().await;
+        load.goes_on_for(REQUESTS).await;
+        self.assert_unnoticed(&load.stop().await);
+        ended.assert_failed_at(step);
+        self.assert_as(&before).await;
+        ended
     }
 
     /// Asserts that everything is as it was, and that nothing is left of the attempt.
@@ -246,14 +293,42 @@ impl Scene {
         fs::read_to_string(self.directory.join("commands")).unwrap_or_default()
     }
 
-    /// The directory with the lock and the ledger.
-    pub fn ledger(&self) -> PathBuf {
-        self.directory.join("ledger")
+    /// From now on there is a `docker compose`: 1.29 in its place, where the plugin is not to be had.
+    pub fn stand_in_for_the_plugin(&self) {
+        fs::write(self.path("plugin"), "").unwrap();
     }
 
-    /// The directory of the test.
-    pub fn directory(&self) -> &PathBuf {
-        &self.directory
+    /// Lets a slow release listen.
+    pub fn let_listen(&self, release: &str) {
+        fs::write(self.path("posts").join(format!("listen-{release}")), "").unwrap();
+    }
+
+    /// From now on `docker-compose up` waits before it does anything, as one on a slow machine would.
+    pub fn hold_compose_up(&self) {
+        fs::write(self.path("hold"), "").unwrap();
+    }
+
+    /// Waits until one waits.
+    pub async fn wait_for_held_compose(&self) {
+        eventually("compose is held", async || self.path("held").exists()).await;
+    }
+
+    /// Lets them go on.
+    pub fn release_compose(&self) {
+        fs::remove_file(self.path("hold")).unwrap();
+    }
+
+    /// A file of the test.
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.directory.join(name)
+    }
+
+    /// The compose file with one text replaced by another, from now on.
+    pub fn change_compose_file(&self, from: &str, to: &str) {
+        let path = self.path("compose.yml");
+        let text = fs::read_to_string(&path).unwrap();
+        assert!(text.contains(from), "{text}");
+        fs::write(path, text.replace(from, to)).unwrap();
     }
 }
 
@@ -265,73 +340,5 @@ pub fn other(slot: &str) -> &'static str {
         "blue" => "green",
         "green" => "blue",
         _ => panic!("{slot} is no slot"),
-    }
-}
-
-/// One variable for each slot, ports on loopback, and a volume that tells what has reached the app.
-fn compose_file(directory: &std::path::Path) -> String {
-    let mut text = "version: \"3.8\"\nservices:\n".to_owned();
-    for (slot, address) in [("blue", BLUE), ("green", GREEN)] {
-        let variable = format!("{}_IMAGE", slot.to_uppercase());
-        text += &format!(
-            "  web_{slot}:\n    \
-               image: ${{{variable}:?set by mana-proxy deploy}}\n    \
-               ports: [\"{address}:3000\"]\n    \
-               restart: unless-stopped\n    \
-               init: true\n    \
-               volumes: [\"{}:/posts\"]\n",
-            directory.join("posts").display()
-        );
-    }
-    text
-}
-
-fn configure(config: &mut ConfigBuilder, engine: &Engine, registry: &Registry) {
-    let directory = apart::directory();
-    let quoted = |text: &str| format!("{text:?}");
-    let path = |name: &str| quoted(directory.join(name).to_str().unwrap());
-    config
-        .set("deploy", "compose_file", &path("compose.yml"))
-        .set("deploy", "project", &quoted(PROJECT))
-        .set(
-            "deploy",
-            "blue",
-            r#"{ service = "web_blue", image_variable = "BLUE_IMAGE" }"#,
-        )
-        .set(
-            "deploy",
-            "green",
-            r#"{ service = "web_green", image_variable = "GREEN_IMAGE" }"#,
-        )
-        .set("deploy", "image", &quoted(&registry.repository()))
-        .set("deploy", "engine", &quoted(&engine.host()))
-        .set("deploy", "dir", &path("ledger"))
-        .set("deploy", "registry_user", &quoted(USER))
-        .set("deploy", "start_timeout", r#""20s""#)
-        .set(
-            "deploy",
-            "watch",
-            r#"{ time = "1s", errors_percent = 5, requests_min = 20 }"#,
-        )
-        .set("deploy", "keep_warm", r#""always""#)
-        .set("deploy", "disk_free_min", r#""64MiB""#)
-        .set("deploy", "memory_free_min", r#""64MiB""#);
-}
-
-/// Programs before the real ones in `PATH` that write down what they were started with. Looking at `/proc` now and then would
-/// miss what is short.
-fn write_recorders(directory: &std::path::Path) {
-    use std::os::unix::fs::PermissionsExt;
-    for program in ["docker", "docker-compose"] {
-        let mut which = Blocking::new("sh");
-        which.args(["-c", &format!("command -v {program}")]);
-        let real = done(&mut which);
-        let script = format!(
-            "#!/bin/sh\necho \"{program} $*\" >>'{}'\nexec {real} \"$@\"\n",
-            directory.join("commands").display()
-        );
-        let path = directory.join("bin").join(program);
-        fs::write(&path, script).unwrap();
-        fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
     }
 }
