@@ -14,6 +14,8 @@ use crate::support::eventually;
 pub struct Engine {
     directory: PathBuf,
     dockerd: Option<Child>,
+    /// What is in `/run` on a machine, and with that gone after a power cut.
+    runtime: u32,
 }
 
 /// A container, as the engine describes it.
@@ -42,6 +44,7 @@ impl Engine {
         let mut engine = Engine {
             directory,
             dockerd: None,
+            runtime: 0,
         };
         engine.start_again().await;
         engine
@@ -61,7 +64,7 @@ impl Engine {
             .arg("--data-root")
             .arg(self.path("data"))
             .arg("--exec-root")
-            .arg(self.path("exec"))
+            .arg(self.runtime())
             .arg("--pidfile")
             .arg(self.path("pid"))
             .args(["--host", &self.host()])
@@ -103,13 +106,24 @@ impl Engine {
         // First of all who would write down that the others have ended.
         signal(dockerd, "KILL");
         self.ended().await;
-        let exec = self.path("exec");
+        let exec = self.runtime();
         eventually("nothing of the engine is left", async || {
             let left = processes_of(exec.to_str().unwrap());
             left.iter().for_each(|pid| signal(*pid, "KILL"));
             left.is_empty()
         })
         .await;
+        // Neither mounts nor networks outlive it; a network that did would have a second owner of each address.
+        done(
+            Command::new("sh")
+                .args(["-ec", FORGET, "sh"])
+                .arg(&self.directory),
+        );
+        self.runtime += 1;
+    }
+
+    fn runtime(&self) -> PathBuf {
+        self.path(&format!("run-{}", self.runtime))
     }
 
     /// What a machine does that starts again: power off, then the engine anew.
@@ -233,6 +247,20 @@ impl Container {
         self.status == "running"
     }
 }
+
+/// What a kernel has forgotten when it starts again, of an engine in this directory.
+const FORGET: &str = r#"
+    for mount in $(awk -v under="$1/" 'index($5, under) == 1 && $9 != "tmpfs" { print $5 }' /proc/self/mountinfo | tac); do
+        umount --lazy "$mount"
+    done
+    for link in $(ip -oneline link show type bridge | awk -F ': ' '{ print $2 }'); do
+        ip link delete "$link"
+    done
+    for table in nat filter; do
+        iptables -t $table --flush
+        iptables -t $table --delete-chain
+    done
+"#;
 
 // === helpers ===
 

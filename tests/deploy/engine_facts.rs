@@ -4,6 +4,7 @@ use std::process::Output;
 
 use crate::apart::{apart, directory};
 use crate::engine::Engine;
+use crate::files::compose_program;
 use crate::registry::Registry;
 use crate::release::Release;
 use crate::scene::Scene;
@@ -149,7 +150,7 @@ fn create_green(scene: &Scene, image: &str) {
 }
 
 fn try_create_green(scene: &Scene, image: &str) -> Output {
-    let mut compose = scene.engine.command("docker-compose");
+    let mut compose = scene.engine.command(compose_program().to_str().unwrap());
     compose
         .args(["-p", "mana", "-f"])
         .arg(directory().join("compose.yml"))

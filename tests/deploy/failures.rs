@@ -24,11 +24,17 @@ fn a_release_that_crashes_at_start_fails_with_its_exit_code_and_last_words() {
 
 #[test]
 #[ignore = "needs root, dockerd, docker-compose and docker-registry: make test-system"]
-fn an_image_whose_program_is_missing_fails_when_it_is_started() {
+fn an_image_whose_program_is_missing_fails_and_the_path_is_named() {
     apart(async || {
         let scene = Scene::after_a_deploy().await;
-        let ended = scene.fails(&Release::without_program("r3"), "start").await;
+        let before = scene.standing().await;
+        // The init of the container starts, and ends as a shell does that does not find a command.
+        let ended = scene.fails(&Release::without_program("r3"), "gate").await;
+        ended.assert_says(&["127", "not-in-the-image"]);
+        scene.change_compose_file("init: true", "init: false");
+        let ended = scene.fails(&Release::without_program("r4"), "start").await;
         ended.assert_says(&["not-in-the-image"]);
+        scene.assert_as(&before).await;
     });
 }
 
@@ -113,7 +119,7 @@ fn a_release_that_breaks_after_the_switch_is_taken_back_within_the_watch_window(
             scene.push(&release);
             let load = Load::requests(&scene.proxy);
             load.goes_on_for(REQUESTS).await;
-            let ended = scene.deploy(&["--tag", release.name()]).await;
+            let ended = scene.deploy(&["--tag", release.tag()]).await;
             let result = ended.assert(1, "rolled_back");
             assert_eq!(result["step"], "watch", "{result}");
             assert!(result["error"].is_string(), "{result}");
@@ -123,7 +129,7 @@ fn a_release_that_breaks_after_the_switch_is_taken_back_within_the_watch_window(
                 Some(before.clone()),
                 "it was never stopped"
             );
-            assert!(!runs(&scene, "blue", release.name()));
+            assert!(!runs(&scene, "blue", release.tag()));
             load.stop().await;
             scene.assert_nothing_is_left();
             let load = Load::requests(&scene.proxy);

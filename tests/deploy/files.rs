@@ -1,5 +1,7 @@
 //! What a deploy reads: its configuration, the compose file, and programs that write down how they were started.
 
+use std::env;
+use std::ffi::OsString;
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
@@ -18,7 +20,7 @@ pub const PROJECT: &str = "mana";
 
 /// One variable for each slot, ports on loopback, and a volume that tells what has reached the app.
 pub fn compose(directory: &Path) -> String {
-    let mut text = "version: \"3.8\"\nservices:\n".to_owned();
+    let mut text = "services:\n".to_owned();
     for (slot, address) in [("blue", BLUE), ("green", GREEN)] {
         let variable = format!("{}_IMAGE", slot.to_uppercase());
         text += &format!(
@@ -67,6 +69,15 @@ pub fn configure(config: &mut ConfigBuilder, engine: &Engine, registry: &Registr
         .set("deploy", "memory_free_min", r#""64MiB""#);
 }
 
+/// The newer compose: where it is, if this variable says so, else the older one in its place. With the variable set every
+/// scene uses it from its start.
+pub const PLUGIN: &str = "MANA_PROXY_COMPOSE_PLUGIN";
+
+/// The compose that a test uses by itself, beside a deploy.
+pub fn compose_program() -> OsString {
+    env::var_os(PLUGIN).unwrap_or_else(|| "docker-compose".into())
+}
+
 /// Programs before the real ones in `PATH` that write down what they were started with. Looking at `/proc` now and then would
 /// miss what is short.
 pub fn write_recorders(directory: &Path) {
@@ -74,7 +85,8 @@ pub fn write_recorders(directory: &Path) {
         let search = format!("command -v {program}");
         done(Command::new("sh").args(["-c", &search]))
     };
-    let compose = find("docker-compose");
+    // Whether there is a plugin is what the test says, not what is installed.
+    let plugin = find(compose_program().to_str().unwrap());
     for program in ["docker", "docker-compose"] {
         let real = find(program);
         let script = format!(
@@ -83,7 +95,11 @@ pub fn write_recorders(directory: &Path) {
              case \" $* \" in *' up '*)\n\
                while [ -e '{0}/hold' ]; do : >'{0}/held'; sleep 0.1; done\n\
              esac\n\
-             if [ \"{program} $1\" = 'docker compose' ] && [ -e '{0}/plugin' ]; then shift; exec {compose} \"$@\"; fi\n\
+             if [ \"{program} $1\" = 'docker compose' ]; then\n\
+               shift\n\
+               [ -e '{0}/plugin' ] && exec {plugin} \"$@\"\n\
+               echo \"docker: 'compose' is not a docker command.\" >&2; exit 1\n\
+             fi\n\
              exec {real} \"$@\"\n",
             directory.display()
         );

@@ -25,14 +25,14 @@ fn ten_deploys_under_load_are_noticed_by_nobody() {
             load.goes_on_for(REQUESTS).await;
             let before = scene.active().await;
             let which = time % releases.len();
-            let result = scene.deployed(releases[which].name()).await;
+            let result = scene.deployed(releases[which].tag()).await;
             assert_eq!(result["from"], *before, "{result}");
             assert_eq!(result["to"], other(&before), "{result}");
             assert_eq!(scene.active().await, other(&before));
             let live = scene.container(other(&before)).unwrap();
             assert!(live.is_running());
             assert_eq!(live.image, ids[which]);
-            assert_eq!(scene.who_answers().await, releases[which].name());
+            assert_eq!(scene.who_answers().await, releases[which].tag());
             println!(
                 "deploy {}: published after {} ms, took {} ms",
                 time + 1,
@@ -230,6 +230,38 @@ fn a_rollback_starts_the_image_before_where_the_old_slot_is_cold() {
 
 #[test]
 #[ignore = "needs root, dockerd, docker-compose and docker-registry: make test-system"]
+fn a_release_is_deployed_by_its_digest_as_well() {
+    apart(async || {
+        let scene = Scene::start().await;
+        let release = Release::good("r2");
+        let (id, digest) = scene.registry.push_for_digest(&scene.engine, &release);
+        let ended = scene.deploy(&["--digest", &digest]).await;
+        ended.assert_deployed();
+        assert_eq!(scene.container("green").unwrap().image, id);
+        assert_eq!(scene.who_answers().await, "r2");
+    });
+}
+
+#[test]
+#[ignore = "needs root, dockerd, docker-compose and docker-registry: make test-system"]
+fn a_tag_that_moves_is_pulled_anew_and_the_image_before_can_be_gone_back_to() {
+    apart(async || {
+        let mut scene = Scene::start().await;
+        scene.set("keep_warm", r#""0s""#);
+        for (name, slot) in [("r2", "green"), ("r3", "blue")] {
+            let id = scene.push(&Release::good(name).tagged("latest"));
+            scene.deployed("latest").await;
+            assert_eq!(scene.container(slot).unwrap().image, id);
+            assert_eq!(scene.who_answers().await, name);
+        }
+        let ended = scene.deploy(&["--rollback"]).await;
+        assert_eq!(ended.status.code(), Some(0), "{ended:#?}");
+        assert_eq!(scene.who_answers().await, "r2");
+    });
+}
+
+#[test]
+#[ignore = "needs root, dockerd, docker-compose and docker-registry: make test-system"]
 fn the_last_images_are_kept_and_only_older_ones_of_this_project_go() {
     apart(async || {
         let mut scene = Scene::start().await;
@@ -287,10 +319,13 @@ fn the_old_slot_goes_on_as_backup_until_its_time_is_over() {
 #[ignore = "needs root, dockerd, docker-compose and docker-registry: make test-system"]
 fn compose_is_the_plugin_where_there_is_one_and_else_the_older_program() {
     apart(async || {
-        let scene = Scene::after_a_deploy().await;
+        let scene = Scene::start().await;
         let is_older = |line: &str| line.starts_with("docker-compose ");
+        scene.has_the_plugin(false);
+        scene.push(&Release::good("r2"));
+        scene.deployed("r2").await;
         assert!(scene.commands().lines().any(is_older));
-        scene.stand_in_for_the_plugin();
+        scene.has_the_plugin(true);
         let before = scene.commands().len();
         scene.push(&Release::good("r3"));
         scene.deployed("r3").await;

@@ -63,13 +63,27 @@ impl Registry {
 
     /// Makes a release at an engine, brings it here, and takes it away from the engine. Its image's id.
     pub fn push(&self, engine: &Engine, release: &Release<'_>) -> String {
-        let reference = format!("{}:{}", self.repository(), release.name());
-        let id = release.import(engine, &self.repository());
+        self.push_for_digest(engine, release).0
+    }
+
+    /// The same; the digest that it has here as well.
+    pub fn push_for_digest(&self, engine: &Engine, release: &Release<'_>) -> (String, String) {
+        let repository = self.repository();
+        let reference = format!("{repository}:{}", release.tag());
+        // A tag that moves: what is here of an earlier push keeps its name.
+        let earlier = engine.image(&reference);
+        let id = release.import(engine, &repository);
         engine.docker(&["login", "--username", USER, "--password", TOKEN, ADDRESS]);
         engine.docker(&["push", "--quiet", &reference]);
         engine.docker(&["logout", ADDRESS]);
+        let format = "--format={{join .RepoDigests \" \"}}";
+        let digests = engine.docker(&["image", "inspect", format, &id]);
+        let digest = digests.split('@').nth(1).unwrap().to_owned();
         engine.docker(&["image", "rm", &reference]);
-        id
+        if let Some(earlier) = earlier {
+            engine.docker(&["tag", &earlier, &reference]);
+        }
+        (id, digest)
     }
 }
 

@@ -9,9 +9,9 @@ use crate::engine::{Engine, done};
 
 const SOURCE: &str = include_str!("app.rs");
 
-/// What an image is made with. The name is its tag, and what its pages say.
+/// What an image is made with. The name is what its pages say, and its tag.
 pub struct Release<'a> {
-    name: &'a str,
+    tag: &'a str,
     environment: Vec<(&'a str, String)>,
     command: &'a str,
 }
@@ -22,7 +22,7 @@ impl<'a> Release<'a> {
     /// One without a fault.
     pub fn good(name: &'a str) -> Release<'a> {
         Release {
-            name,
+            tag: name,
             environment: vec![("RELEASE", name.to_owned())],
             command: "/app",
         }
@@ -74,12 +74,18 @@ impl<'a> Release<'a> {
         self
     }
 
-    /// The tag.
-    pub fn name(&self) -> &'a str {
-        self.name
+    /// The same under another tag than its name.
+    pub fn tagged(mut self, tag: &'a str) -> Release<'a> {
+        self.tag = tag;
+        self
     }
 
-    /// Makes the image `REPOSITORY:NAME` at an engine; its id.
+    /// The tag.
+    pub fn tag(&self) -> &'a str {
+        self.tag
+    }
+
+    /// Makes the image `REPOSITORY:TAG` at an engine; its id.
     pub fn import(&self, engine: &Engine, repository: &str) -> String {
         let app = app();
         let mut tar = Command::new("tar")
@@ -95,7 +101,7 @@ impl<'a> Release<'a> {
         for (name, value) in &self.environment {
             import.args(["--change", &format!("ENV {name}={value}")]);
         }
-        let reference = format!("{repository}:{}", self.name);
+        let reference = format!("{repository}:{}", self.tag);
         let imported = done(
             import
                 .args(["-", &reference])

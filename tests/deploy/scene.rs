@@ -1,5 +1,6 @@
 //! The usual scene of a test: an engine, a registry, an app that runs in the blue slot, and a proxy before it.
 
+use std::env;
 use std::fs;
 use std::path::PathBuf;
 
@@ -80,13 +81,15 @@ impl Scene {
         change(&mut config, &engine, &registry);
         let proxy = Proxy::start(&config).await;
         proxy.wait_for_health("blue", true).await;
-        Scene {
+        let scene = Scene {
             proxy,
             engine,
             registry,
             config,
             directory,
-        }
+        };
+        scene.has_the_plugin(env::var_os(files::PLUGIN).is_some());
+        scene
     }
 
     /// Sets a key of `[deploy]` for the deploys to come. The daemon has no use for it.
@@ -103,7 +106,7 @@ impl Scene {
     /// `mana-proxy ARGUMENTS` as whoever deploys would run it, with the token in its environment.
     pub fn command(&self, arguments: &[&str]) -> Command {
         let mut command = within_directory(BINARY, self.proxy.path());
-        let path = std::env::var("PATH").unwrap();
+        let path = env::var("PATH").unwrap();
         command
             .arg("--socket")
             .arg(self.proxy.socket())
@@ -223,7 +226,7 @@ impl Scene {
     /// in a step with everything as before.
     pub async fn fails(&self, release: &Release<'_>, step: &str) -> Ended {
         self.push(release);
-        let command = self.command(&["--json", "deploy", "--tag", release.name()]);
+        let command = self.command(&["--json", "deploy", "--tag", release.tag()]);
         self.fails_with(command, step).await
     }
 
@@ -293,9 +296,13 @@ impl Scene {
         fs::read_to_string(self.directory.join("commands")).unwrap_or_default()
     }
 
-    /// From now on there is a `docker compose`: 1.29 in its place, where the plugin is not to be had.
-    pub fn stand_in_for_the_plugin(&self) {
-        fs::write(self.path("plugin"), "").unwrap();
+    /// Whether there is a `docker compose` from now on.
+    pub fn has_the_plugin(&self, has_it: bool) {
+        if has_it {
+            fs::write(self.path("plugin"), "").unwrap();
+        } else {
+            fs::remove_file(self.path("plugin")).ok();
+        }
     }
 
     /// Lets a slow release listen.
