@@ -10,6 +10,7 @@ PACKAGE_TOOLS = dpkg-shlibdeps
 SYSTEM_TOOLS = systemd-nspawn debootstrap
 ENGINE_TOOLS = dockerd docker docker-compose docker-registry iptables unshare ip
 SUITE_TOOLS = slowhttptest node npm openssl python3
+LINT_TOOLS = python3 shellcheck docker-compose
 
 package_cmake    = cmake
 package_promtool = prometheus
@@ -34,6 +35,13 @@ package_nginx    = nginx-light
 package_wrk      = wrk
 package_h2load   = nghttp2-client
 package_ab       = apache2-utils
+package_shellcheck     = shellcheck
+package_docker-compose = docker-compose
+
+# How it is seen that a tool is there, where its name in PATH does not say so: Debian has python3 without venv, and compose
+# comes as a plugin, too.
+probe_python3        = python3 -c 'import ensurepip, venv'
+probe_docker-compose = docker compose version || docker-compose version
 
 # What a package is made of, and with: `make deb PROFILE=dev` is made in a minute, and is for tests.
 PROFILE     ?= release
@@ -53,12 +61,12 @@ help:
 	@echo "make suites run the test suites that others wrote"
 	@echo "make soak   ten minutes of load, abuse and switches"
 	@echo "make bench  measure against nginx, side by side"
-	@echo "make lint   what CI checks beside the tests: format, clippy, docs"
+	@echo "make lint   what CI checks beside the tests: format, clippy, docs, workflows, shell scripts"
 
 # $(call install,TOOLS): installs the packages of those tools that are missing; says what to do where it cannot.
 define install
 	@missing=""; \
-	$(foreach tool,$(1),command -v $(tool) >/dev/null 2>&1 || missing="$$missing $(package_$(tool))";) \
+	$(foreach tool,$(1),{ $(or $(probe_$(tool)),command -v $(tool)); } >/dev/null 2>&1 || missing="$$missing $(package_$(tool))";) \
 	if [ -n "$$missing" ]; then \
 	  echo "installing:$$missing"; \
 	  as_root=""; [ "$$(id -u)" = 0 ] || as_root="sudo"; \
@@ -137,7 +145,8 @@ bench: build
 	$(CARGO) bench --locked -p mana-proxy --bench side_by_side
 
 lint:
-	$(call install,$(BUILD_TOOLS))
+	$(call install,$(BUILD_TOOLS) $(LINT_TOOLS))
+	tests/shipped/run.sh
 	$(CARGO) fmt --all --check
 	$(CARGO) clippy --workspace --all-targets --locked -- -D warnings
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --workspace --no-deps --document-private-items --locked

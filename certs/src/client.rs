@@ -55,10 +55,13 @@ pub enum ClientError {
     Answer(#[source] Box<dyn StdError + Send + Sync>),
 }
 
+/// Connections with TLS, HTTP/1.1 inside. See [`https_connector`].
+pub type Connector = HttpsConnector<HttpConnector>;
+
 /// The way to one CA.
 #[derive(Clone)]
 pub(crate) struct CaClient {
-    http: Client<HttpsConnector<HttpConnector>, BodyWrapper<Bytes>>,
+    http: Client<Connector, BodyWrapper<Bytes>>,
     patience: Patience,
 }
 
@@ -84,23 +87,7 @@ impl Patience {
 impl CaClient {
     /// A client that trusts this file's roots, or the system's. Reads files.
     pub(crate) fn new(ca_root: Option<&Path>) -> Result<CaClient, ClientError> {
-        let builder = HttpsConnectorBuilder::new();
-        let builder = match ca_root {
-            Some(path) => {
-                let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-                let config = rustls::ClientConfig::builder_with_provider(provider)
-                    .with_safe_default_protocol_versions()
-                    .map_err(ClientError::SystemRoots)?
-                    .with_root_certificates(read_roots(path)?)
-                    .with_no_client_auth();
-                builder.with_tls_config(config)
-            }
-            None => builder
-                .try_with_platform_verifier()
-                .map_err(ClientError::SystemRoots)?,
-        };
-        // RFC 8555 s6.1: "Use of HTTPS is REQUIRED."
-        let connector = builder.https_only().enable_http1().build();
+        let connector = https_connector(ca_root)?;
         let http = Client::builder(TokioExecutor::new())
             .pool_idle_timeout(IDLE_TIME)
             .build(connector);
@@ -156,6 +143,33 @@ impl HttpClient for CaClient {
             })
         })
     }
+}
+
+/// Connects over https alone, and trusts this file's roots, or the system's. Reads files. Redirects and plain http are
+/// not its matter: an `http://` URL fails.
+///
+/// Also for what is sent to others than a CA, so that roots are chosen in one way.
+///
+/// # Errors
+/// `Root`: the file cannot be read or has no certificate. `SystemRoots`: the system has none that can be used.
+pub fn https_connector(ca_root: Option<&Path>) -> Result<Connector, ClientError> {
+    let builder = HttpsConnectorBuilder::new();
+    let builder = match ca_root {
+        Some(path) => {
+            let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+            let config = rustls::ClientConfig::builder_with_provider(provider)
+                .with_safe_default_protocol_versions()
+                .map_err(ClientError::SystemRoots)?
+                .with_root_certificates(read_roots(path)?)
+                .with_no_client_auth();
+            builder.with_tls_config(config)
+        }
+        None => builder
+            .try_with_platform_verifier()
+            .map_err(ClientError::SystemRoots)?,
+    };
+    // RFC 8555 s6.1: "Use of HTTPS is REQUIRED."
+    Ok(builder.https_only().enable_http1().build())
 }
 
 pub(crate) fn read_roots(path: &Path) -> Result<RootCertStore, ClientError> {

@@ -54,7 +54,7 @@ mod testing;
 pub use account::{CaSettings, Eab, NotBase64, PRODUCTION, STAGING};
 pub use bundle::{Bundle, BundleError};
 pub use challenge::Challenges;
-pub use client::{ANSWER_BYTES_MAX, ClientError, REQUEST_TIME};
+pub use client::{ANSWER_BYTES_MAX, ClientError, Connector, REQUEST_TIME, https_connector};
 pub use order::{ORDER_TIME, OrderError, Prefer};
 pub use preflight::{Preflight, ask_at_port_80};
 pub use publish::Publish;

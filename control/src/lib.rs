@@ -7,6 +7,7 @@ pub mod caller;
 pub mod change;
 pub mod client;
 pub mod cutover;
+pub mod deploy;
 pub mod driver;
 pub mod failpoint;
 pub mod gate;

@@ -7,6 +7,7 @@
 mod arguments;
 mod certs;
 mod check;
+mod deploy;
 mod doctor;
 mod exit;
 mod generate;
@@ -105,6 +106,7 @@ fn carry_out(arguments: Arguments, daemon: &dyn Daemon, terminal: &mut Terminal<
         Command::Completions { shell } => generate::completions(shell, terminal),
         Command::ManPages { to } => generate::man_pages(&to, terminal),
         Command::Certs(verb) => certs::carry_out(verb, &global, terminal),
+        Command::Deploy(deploy) => deploy::carry_out(deploy, &global, terminal),
         Command::Remote(remote) => remote::call(remote, &global, terminal),
     }
 }

@@ -13,8 +13,10 @@ mod addresses;
 mod check;
 mod client;
 mod compression;
+mod deploy;
 mod fault;
 mod limits;
+mod message;
 mod read;
 mod response_fields;
 mod section;
@@ -36,6 +38,7 @@ use crate::client_address::ClientRules;
 
 pub use acme::{Acme, AcmeCa, EabConfig, First};
 pub use compression::Compression;
+pub use deploy::Deploy;
 pub use fault::Fault;
 pub use limits::Limits;
 pub use timeouts::Timeouts;
@@ -79,6 +82,8 @@ pub struct Config {
     pub compression: Compression,
     /// `[acme]`
     pub acme: Acme,
+    /// `[deploy]`, absent unless written: then `mana-proxy deploy` refuses. The daemon does not look at it.
+    pub deploy: Option<Deploy>,
     /// `[[site]]`, one or more, in the order of the file. Hosts and aliases are unique over all of them.
     pub sites: Vec<SiteConfig>,
 }

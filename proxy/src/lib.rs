@@ -34,6 +34,7 @@ pub mod headers;
 pub mod inherit;
 pub mod listen;
 pub mod logging;
+pub mod messages;
 pub mod metrics;
 pub mod notify;
 pub mod patience;

@@ -13,6 +13,7 @@ mod control;
 mod crash;
 mod cutover;
 mod demo;
+mod deploy_key;
 mod differential;
 mod doctor;
 mod edge;

@@ -17,3 +17,4 @@ mod service;
 mod table;
 
 mod promises;
+mod reconcile;

@@ -417,8 +417,13 @@ async fn a_stop_lets_requests_finish(service: &Service) {
 
 /// What dpkg does if it cannot go on behind `prerm remove`.
 fn a_removal_that_comes_to_nothing_is_undone(service: &Service) {
-    let units = ["mana-proxy.socket", "mana-proxy.service"];
+    let units = [
+        "mana-proxy.socket",
+        "mana-proxy.service",
+        "mana-proxy-reconcile.timer",
+    ];
     let container = &service.container;
+    service.systemctl(&["enable", units[2]]);
     let are = |question, answer: &str| {
         for unit in units {
             let state = container.run(&["systemctl", question, unit]);

@@ -7,6 +7,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use mana_control::wire::{HISTORY_LAST_DEFAULT, Options, WireError};
 use mana_control::{Host, Request, Slot, Verb};
 
+use super::deploy::arguments::DeployArguments;
 use super::terminal::ColorChoice;
 use crate::config::parse_duration;
 
@@ -59,6 +60,8 @@ pub(super) enum Command {
         )]
         config: PathBuf,
     },
+    /// Bring a release: start it, try it, make it active, watch it; or bring the one before back
+    Deploy(DeployArguments),
     /// Certificates: list, renew, import, check
     #[command(subcommand)]
     Certs(Certs),

@@ -6,12 +6,14 @@ use std::path::PathBuf;
 use std::thread::available_parallelism;
 use std::time::Duration;
 
+use mana_control::Host;
 use toml::de::{DeTable, DeValue};
 
 use super::acme;
 use super::addresses;
 use super::check::{self, Listener};
 use super::client::read_client;
+use super::deploy::DeployDraft;
 use super::fault::{At, Fault, Faults};
 use super::section::{Parsed, Section};
 use super::site::SiteDraft;
@@ -72,6 +74,7 @@ fn walk(faults: &Faults, document: &DeTable<'_>) -> Option<Config> {
     let client = read_client(root.section("client"));
     let compression = Compression::read(root.section("compression"));
     let acme = acme::read(root.section("acme"));
+    let deploy = DeployDraft::read(root.section("deploy"));
     let sections = root.sections("site");
     let drafts: Vec<SiteDraft> = sections.into_iter().map(SiteDraft::read).collect();
     if !root.has_filled("site") {
@@ -80,6 +83,15 @@ fn walk(faults: &Faults, document: &DeTable<'_>) -> Option<Config> {
     root.finish();
     check::across(faults, &listeners, &drafts);
     check::locks_have_keys(faults, &client, &drafts);
+    let hosts: Vec<Host> = drafts
+        .iter()
+        .filter_map(|draft| Some(draft.host.as_ref()?.value.clone()))
+        .collect();
+    let deploy = deploy.map(|draft| {
+        draft.build(&hosts, |line, reason| {
+            faults.add(line, "deploy.site", reason)
+        })
+    });
     let sites = drafts.into_iter().map(SiteDraft::build);
     Some(Config {
         server,
@@ -93,6 +105,8 @@ fn walk(faults: &Faults, document: &DeTable<'_>) -> Option<Config> {
         client,
         compression,
         acme: acme?,
+        // One that is there and faulty is none, and its faults are recorded.
+        deploy: deploy.flatten(),
         sites: sites.collect::<Option<Vec<_>>>()?,
     })
 }

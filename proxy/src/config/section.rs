@@ -54,6 +54,14 @@ impl<'a> Section<'a> {
         self.faults.add(line, self.path(key), reason);
     }
 
+    /// Where the section begins.
+    pub(super) fn here(&self) -> At<()> {
+        At {
+            line: self.line,
+            value: (),
+        }
+    }
+
     /// Adds a fault about the section itself.
     pub(super) fn fault_here(&self, reason: impl Into<String>) {
         let key = self.prefix.trim_end_matches('.');

@@ -5,10 +5,12 @@
 use std::time::Duration;
 
 use mana_control::Slot;
+use mana_control::deploy::settings::DeploySettings;
 
 use super::*;
 use crate::client_address::AddressHeader;
 
+mod deploy;
 mod faults;
 mod properties;
 
@@ -141,14 +143,29 @@ fn the_deployed_file_is_valid_and_shows_the_defaults() {
         ..spelt_out.limits
     };
     assert_eq!(but_the_body, Limits::default());
+
+    let smallest = format!("{SMALLEST}{}", deploy::SECTION);
+    let default = parse(&smallest).deploy.unwrap().settings;
+    let deploy = spelt_out.deploy.unwrap();
+    let but_what_has_no_default = DeploySettings {
+        compose_file: default.compose_file.clone(),
+        image: None,
+        engine: None,
+        registry_user: None,
+        ..deploy.settings
+    };
+    assert_eq!(but_what_has_no_default, default);
+    assert_eq!(deploy.messages.len(), 2);
 }
 
-/// `idle = "75s"  # ...`, and not a sentence.
+/// `idle = "75s"  # ...` or `[deploy]`, and not a sentence.
 fn is_setting(text: &str) -> bool {
-    text.split_once(" = ").is_some_and(|(key, _)| {
-        key.bytes()
-            .all(|b| b.is_ascii_lowercase() || b == b'_' || b == b'2')
-    })
+    let is_header = text.starts_with('[') && text.ends_with(']');
+    is_header
+        || text.split_once(" = ").is_some_and(|(key, _)| {
+            key.bytes()
+                .all(|b| b.is_ascii_lowercase() || b == b'_' || b == b'2')
+        })
 }
 
 #[test]

@@ -30,6 +30,8 @@ pub struct Facts {
     pub unit: Seen<Unit>,
     /// Units of others that are enabled, of those that were asked about.
     pub enabled_units: Seen<Vec<String>>,
+    /// Whether the timer that tidies up after deploys starts at boot.
+    pub is_reconciled: Seen<bool>,
     /// Listening TCP sockets.
     pub listening: Seen<Vec<Listening>>,
     /// All containers, also those that do not run.

@@ -64,6 +64,7 @@ fn judge_by(config: &Config, facts: &Facts, report: &mut Report) {
     network::other_published_ports(config, facts, report);
     services::others(config, facts, report);
     services::containers(config, facts, report);
+    services::deploys(config, facts, report);
 }
 
 fn unknown_config(report: &mut Report) {

@@ -30,10 +30,11 @@ pub async fn read(file: &Path, socket: &Path, now: SystemTime) -> Facts {
         }
         Err(error @ ConfigError::Unreadable { .. }) => ConfigFact::Unreadable(with_sources(&error)),
     };
-    let (daemon, unit, enabled, is_clock_synchronised, containers) = tokio::join!(
+    let (daemon, unit, enabled, is_reconciled, is_clock_synchronised, containers) = tokio::join!(
         daemon(socket),
         systemd::unit(),
         systemd::enabled_units(),
+        systemd::is_reconciled(),
         systemd::is_clock_synchronised(),
         docker::containers(),
     );
@@ -45,6 +46,7 @@ pub async fn read(file: &Path, socket: &Path, now: SystemTime) -> Facts {
         is_clock_synchronised,
         unit,
         enabled_units: enabled,
+        is_reconciled,
         listening: Err(NOT_ASKED.to_owned()),
         containers,
         names: Vec::new(),
@@ -112,6 +114,9 @@ fn disks(config: &Config) -> Vec<Disk> {
     if let AccessLogTarget::File(path) = &config.access_log.to {
         let dir = path.parent().unwrap_or(Path::new("/"));
         disks.push(files::disk(dir, "the access log"));
+    }
+    if let Some(deploy) = &config.deploy {
+        disks.push(files::disk(&deploy.settings.dir, "the ledger of deploys"));
     }
     disks
 }

@@ -160,3 +160,20 @@ pub(super) fn containers(config: &Config, facts: &Facts, report: &mut Report) {
         );
     }
 }
+
+/// Without the timer nobody stops the slot that a deploy has kept warm, or finishes a deploy that was cut off.
+pub(super) fn deploys(config: &Config, facts: &Facts, report: &mut Report) {
+    if config.deploy.is_none() {
+        return;
+    }
+    let timer = "mana-proxy-reconcile.timer";
+    match &facts.is_reconciled {
+        Ok(true) => report.green(timer, "it is enabled: what deploys leave is tidied up"),
+        Ok(false) => report.yellow(
+            timer,
+            "it is not enabled: the slot before a deploy runs on for ever, and after a reboot so may the standby",
+            format!("sudo systemctl enable --now {timer}"),
+        ),
+        Err(why) => report.gap(timer, why),
+    }
+}

@@ -21,6 +21,11 @@ host = "mana.so"
 blue = ["localhost:4000"]
 green = ["127.0.0.1:4001", "10.0.0.7:4002"]
 certificate = "acme"
+[deploy]
+compose_file = "/srv/mana/compose.yml"
+project = "mana"
+blue = { service = "web_blue", image_variable = "BLUE_IMAGE" }
+green = { service = "web_green", image_variable = "GREEN_IMAGE" }
 [acme]
 contact = ["mailto:ops@mana.so"]
 "#;
@@ -119,6 +124,7 @@ fn healthy() -> Facts {
             is_socket_enabled: true,
         }),
         enabled_units: Ok(Vec::new()),
+        is_reconciled: Ok(true),
         listening: Ok(vec![
             socket("0.0.0.0:80", "mana-proxy"),
             socket("0.0.0.0:443", "systemd"),
@@ -240,6 +246,13 @@ fn each_trouble_is_found_with_its_level_and_its_remedy() {
             "mana-proxy.service",
             "mana-proxy.socket is",
             "systemctl enable",
+        ),
+        (
+            |facts| facts.is_reconciled = Ok(false),
+            Level::Yellow,
+            "mana-proxy-reconcile.timer",
+            "the slot before a deploy runs on for ever",
+            "systemctl enable --now mana-proxy-reconcile.timer",
         ),
         (
             |facts| facts.enabled_units = Ok(vec!["nginx.service".to_owned()]),

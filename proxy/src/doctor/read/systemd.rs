@@ -63,6 +63,18 @@ pub(super) async fn enabled_units() -> Seen<Vec<String>> {
     Ok(enabled_of(&shown))
 }
 
+/// Whether the timer that tidies up after deploys starts at boot.
+pub(super) async fn is_reconciled() -> Seen<bool> {
+    let shown = run(
+        "systemctl",
+        &["show", "--property=Id,UnitFileState", RECONCILE],
+    )
+    .await?;
+    Ok(enabled_of(&shown) == [RECONCILE])
+}
+
+const RECONCILE: &str = "mana-proxy-reconcile.timer";
+
 /// From one block of `Id=`, `UnitFileState=` for each unit.
 fn enabled_of(shown: &str) -> Vec<String> {
     let blocks = shown.split("\n\n");

@@ -1,0 +1,600 @@
+//! The real hands: `docker`, compose, the daemon's socket, the files of the deploy directory.
+//!
+//! Owns the login in a directory that is thrown away, and the reading of what commands print. What they are told is in
+//! `commands`, when they run in `course`.
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime};
+
+use serde_json::Value;
+use tokio::time::{Instant, sleep, timeout};
+
+use crate::client::{self, ClientError};
+use crate::deploy::commands::{Commands, Compose, Invocation};
+use crate::deploy::container::{Container, parse_inspect};
+use crate::deploy::hands::{
+    Announcement, EngineNow, Hands, ImageNow, SiteNow, Switched, Trouble, is_published,
+};
+use crate::deploy::image::ImageName;
+use crate::deploy::ledger::Ledger;
+use crate::deploy::lock::Lock;
+use crate::deploy::machine;
+use crate::deploy::page;
+use crate::deploy::run::run;
+use crate::deploy::settings::DeploySettings;
+use crate::deploy::steps::{Said, Step, StepState};
+use crate::reply::{Code, Reply};
+use crate::slot::Slot;
+use crate::wire::{NOTE_BYTES_MAX, Options, Request, Verb};
+
+/// How long a command may take, unless it is one for which this is configured. Stopping a container takes longest: as long
+/// as `stop_grace_period` of its compose file.
+pub const COMMAND_TIMEOUT: Duration = Duration::from_secs(300);
+/// How long the daemon may take for anything but a drain.
+pub const DAEMON_TIMEOUT: Duration = Duration::from_secs(30);
+/// How long a change waits for somebody else who is at the site: as long as a drain usually takes.
+pub const BUSY_PATIENCE: Duration = Duration::from_secs(60);
+const BUSY_PAUSE: Duration = Duration::from_millis(250);
+/// Last lines of a container that are shown.
+pub const LOG_LINES: usize = 20;
+/// The longest of them.
+pub const LOG_LINE_BYTES_MAX: usize = 500;
+
+/// Who hears of a deploy.
+pub trait Herald {
+    /// What happens, as it happens.
+    fn say(&mut self, said: Said);
+    /// What is sent to others. Must not wait for them.
+    fn announce(&mut self, announcement: &Announcement);
+}
+
+/// A registry's token. Never shown.
+#[derive(Clone)]
+pub struct Token(String);
+
+/// The real hands.
+pub struct Engine<'a> {
+    settings: &'a DeploySettings,
+    compose: Compose,
+    socket: PathBuf,
+    token: Option<Token>,
+    /// None where nothing is changed.
+    lock: Option<Lock>,
+    herald: &'a mut dyn Herald,
+}
+
+// === impl Token ===
+
+impl Token {
+    /// The token without the newline at its end; none if nothing is left.
+    pub fn new(text: &str) -> Option<Token> {
+        let text = text.trim();
+        (!text.is_empty()).then(|| Token(text.to_owned()))
+    }
+}
+
+impl std::fmt::Debug for Token {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Token(..)")
+    }
+}
+
+// === impl Engine ===
+
+impl<'a> Engine<'a> {
+    /// Finds out how compose is called here.
+    pub async fn new(
+        settings: &'a DeploySettings,
+        socket: PathBuf,
+        token: Option<Token>,
+        lock: Option<Lock>,
+        herald: &'a mut dyn Herald,
+    ) -> Engine<'a> {
+        let mut engine = Engine {
+            settings,
+            compose: Compose::Plugin,
+            socket,
+            token,
+            lock,
+            herald,
+        };
+        if engine
+            .done(&engine.commands().compose_plugin())
+            .await
+            .is_err()
+        {
+            engine.compose = Compose::Standalone;
+        }
+        engine
+    }
+
+    /// The commands, as they would be run.
+    pub fn commands(&self) -> Commands<'a> {
+        Commands {
+            settings: self.settings,
+            compose: self.compose,
+        }
+    }
+
+    /// Asks the daemon. `patience` is for those calls that do not wait for a drain.
+    async fn call(
+        &mut self,
+        request: Request,
+        patience: Option<Duration>,
+    ) -> Result<(Reply, Option<Instant>), Trouble> {
+        let mut published = None;
+        let herald = &mut *self.herald;
+        let call = client::call(&self.socket, &request, |event| {
+            if is_published(event) {
+                published = Some(Instant::now());
+            }
+            herald.say(Said::Daemon(event.clone()));
+        });
+        let lost = |error: ClientError| match std::error::Error::source(&error) {
+            Some(source) => Trouble::Daemon(format!("{error}: {source}")),
+            None => Trouble::Daemon(error.to_string()),
+        };
+        let reply = match patience {
+            None => call.await,
+            Some(patience) => match timeout(patience, call).await {
+                Ok(reply) => reply,
+                Err(_) => {
+                    let error = format!("the daemon did not reply within {} s", patience.as_secs());
+                    return Err(Trouble::Daemon(error));
+                }
+            },
+        };
+        let reply = reply.map_err(lost)?;
+        match (reply.ok(), reply.code()) {
+            (true, _) => Ok((reply, published)),
+            (false, Some(code)) => Err(Trouble::Refused {
+                code,
+                error: reply.error().unwrap_or_default().to_owned(),
+                hint: reply.hint().map(str::to_owned),
+            }),
+            (false, None) => Err(Trouble::Daemon(
+                "the daemon refused without a reason".to_owned(),
+            )),
+        }
+    }
+
+    /// Asks for a change. While somebody else is at the site, again and again: a way back must not fail for that.
+    async fn change(
+        &mut self,
+        request: Request,
+        patience: Option<Duration>,
+    ) -> Result<(Reply, Option<Instant>), Trouble> {
+        let deadline = Instant::now() + BUSY_PATIENCE;
+        loop {
+            match self.call(request.clone(), patience).await {
+                Err(Trouble::Refused {
+                    code: Code::Busy, ..
+                }) if Instant::now() < deadline => {
+                    sleep(BUSY_PAUSE).await;
+                }
+                reply => return reply,
+            }
+        }
+    }
+
+    fn request(&self, verb: Verb) -> Request {
+        Request {
+            site: Some(self.settings.site.clone()),
+            ..Request::new(verb)
+        }
+    }
+
+    /// Runs a command that has to succeed; what it printed.
+    async fn done(&self, invocation: &Invocation) -> Result<String, Trouble> {
+        let ended = run(
+            invocation,
+            self.lock.as_ref(),
+            None,
+            COMMAND_TIMEOUT,
+            |_| {},
+        )
+        .await?;
+        ended.checked(invocation)
+    }
+
+    /// The containers of a slot, those that run first.
+    async fn containers(&self, slot: Slot) -> Result<Vec<Container>, Trouble> {
+        let ids = self.done(&self.commands().containers(slot)).await?;
+        let ids: Vec<String> = ids.split_whitespace().map(str::to_owned).collect();
+        if ids.is_empty() {
+            return Ok(Vec::new());
+        }
+        let inspect = self.commands().inspect(&ids);
+        let printed = self.done(&inspect).await?;
+        let mut containers = parse_inspect(&printed).map_err(|_| strange(&inspect, &printed))?;
+        containers.sort_by_key(|container| !container.state.is_running);
+        Ok(containers)
+    }
+
+    async fn pull_with(&mut self, image: &ImageName, config: Option<&Path>) -> Result<(), Trouble> {
+        let pull = self.commands().pull(&image.to_string(), config);
+        let herald = &mut *self.herald;
+        let patience = self.settings.pull_timeout;
+        let ended = run(&pull, self.lock.as_ref(), None, patience, |line| {
+            herald.say(Said::Step {
+                deploy: None,
+                step: Step::Pull,
+                state: StepState::Goes,
+                detail: line.to_owned(),
+                took: None,
+            });
+        });
+        ended.await?.checked(&pull).map(drop)
+    }
+
+    /// Logs in, pulls, logs out. The login is in a directory of its own, which is gone afterwards.
+    async fn pull_logged_in(
+        &mut self,
+        image: &ImageName,
+        user: &str,
+        token: &Token,
+    ) -> Result<(), Trouble> {
+        let parent = login_parent(&self.settings.dir);
+        let config = tempfile::Builder::new()
+            .prefix(LOGIN_PREFIX)
+            .tempdir_in(&parent);
+        let config = config.map_err(|source| Trouble::Machine {
+            what: format!(
+                "cannot make a directory for the login in {}",
+                parent.display()
+            ),
+            source,
+        })?;
+        let login = self.commands().login(config.path(), user, image.registry());
+        let ended = run(&login, None, Some(&token.0), COMMAND_TIMEOUT, |_| {}).await?;
+        let pulled = match ended.checked(&login) {
+            Ok(_) => self.pull_with(image, Some(config.path())).await,
+            Err(trouble) => Err(trouble),
+        };
+        let logout = self.commands().logout(config.path(), image.registry());
+        // The directory goes in any case, and the login with it.
+        run(&logout, None, None, COMMAND_TIMEOUT, |_| {}).await.ok();
+        config.close().map_err(|source| Trouble::Machine {
+            what: "cannot remove the login".to_owned(),
+            source,
+        })?;
+        pulled
+    }
+}
+
+impl Hands for Engine<'_> {
+    async fn site(&mut self) -> Result<SiteNow, Trouble> {
+        let (reply, _) = self
+            .call(self.request(Verb::Status), Some(DAEMON_TIMEOUT))
+            .await?;
+        let site = reply.field("sites").and_then(|sites| sites.get(0));
+        site.and_then(SiteNow::read).ok_or_else(|| {
+            Trouble::Daemon(
+                "the daemon's status is not understood; is it of this version?".to_owned(),
+            )
+        })
+    }
+
+    async fn probe(&mut self, slot: Slot) -> Result<String, Trouble> {
+        // Bounded by the probes themselves: `of` of them, each within its timeout.
+        let (reply, _) = self.call(self.request(Verb::Probe(slot)), None).await?;
+        let number = |name| {
+            reply
+                .field(name)
+                .and_then(Value::as_u64)
+                .unwrap_or_default()
+        };
+        let path = reply.field("path").and_then(Value::as_str).unwrap_or("/");
+        Ok(format!(
+            "{} good probes of at most {} on {path}",
+            number("pass"),
+            number("of")
+        ))
+    }
+
+    async fn switch(
+        &mut self,
+        slot: Slot,
+        if_generation: u64,
+        note: &str,
+    ) -> Result<Switched, Trouble> {
+        let request = Request {
+            note: Some(fit(note)),
+            progress: true,
+            options: Options {
+                if_generation: Some(if_generation),
+                ..Options::default()
+            },
+            ..self.request(Verb::Switch(slot))
+        };
+        let (reply, published) = self.change(request, None).await?;
+        let field = |name| reply.field(name);
+        Ok(Switched {
+            generation: field("generation")
+                .and_then(Value::as_u64)
+                .unwrap_or_default(),
+            is_drained: field("drained").and_then(Value::as_bool).unwrap_or(false),
+            published,
+            warning: field("warning").and_then(Value::as_str).map(str::to_owned),
+        })
+    }
+
+    async fn drain(&mut self, slot: Slot) -> Result<bool, Trouble> {
+        let (reply, _) = self.change(self.request(Verb::Drain(slot)), None).await?;
+        Ok(reply
+            .field("drained")
+            .and_then(Value::as_bool)
+            .unwrap_or(false))
+    }
+
+    async fn undrain(&mut self, slot: Slot) -> Result<(), Trouble> {
+        self.change(self.request(Verb::Undrain(slot)), Some(DAEMON_TIMEOUT))
+            .await
+            .map(drop)
+    }
+
+    async fn note(&mut self, text: &str) -> Result<(), Trouble> {
+        let request = Request {
+            note: Some(fit(text)),
+            ..self.request(Verb::Note)
+        };
+        self.call(request, Some(DAEMON_TIMEOUT)).await.map(drop)
+    }
+
+    async fn engine(&mut self) -> Result<EngineNow, Trouble> {
+        let info = self.commands().engine();
+        let printed = self.done(&info).await?;
+        let read: Option<Value> = serde_json::from_str(&printed).ok();
+        let text = |name: &str| Some(read.as_ref()?.get(name)?.as_str()?.to_owned());
+        // An engine that cannot be reached is an error inside of the answer, and the command succeeds.
+        let errors = read
+            .as_ref()
+            .and_then(|info| info.get("ServerErrors")?.as_array())
+            .into_iter()
+            .flatten();
+        if let Some(error) = errors.filter_map(Value::as_str).next() {
+            return Err(Trouble::Engine {
+                command: info.to_string(),
+                said: format!("failed: {error}"),
+            });
+        }
+        match (
+            text("ServerVersion").filter(|version| !version.is_empty()),
+            text("DockerRootDir"),
+        ) {
+            (Some(version), Some(root)) => Ok(EngineNow {
+                version,
+                root: root.into(),
+            }),
+            _ => Err(strange(&info, &printed)),
+        }
+    }
+
+    async fn check_compose(&mut self, images: &[String; 2]) -> Result<(), Trouble> {
+        let services = self.commands().services(images);
+        let printed = self.done(&services).await?;
+        let names: Vec<&str> = printed.split_whitespace().collect();
+        for slot in Slot::BOTH {
+            let service = &self.settings.service(slot).service;
+            if !names.contains(&service.as_str()) {
+                return Err(Trouble::Engine {
+                    command: services.to_string(),
+                    said: format!(
+                        "knows no service {service} (deploy.{slot}.service); there is {}",
+                        names.join(", ")
+                    ),
+                });
+            }
+        }
+        Ok(())
+    }
+
+    async fn container(&mut self, slot: Slot) -> Result<Option<Container>, Trouble> {
+        Ok(self.containers(slot).await?.into_iter().next())
+    }
+
+    async fn memory_of(&mut self, id: &str) -> Option<u64> {
+        let printed = self.done(&self.commands().usage(id)).await.ok()?;
+        machine::parse_usage(&printed)
+    }
+
+    async fn image(&mut self, reference: &str) -> Result<Option<ImageNow>, Trouble> {
+        let inspect = self.commands().image(reference);
+        let ended = run(&inspect, None, None, COMMAND_TIMEOUT, |_| {}).await?;
+        if !ended.is_success() && ended.stderr.to_ascii_lowercase().contains("no such image") {
+            return Ok(None);
+        }
+        let printed = ended.checked(&inspect)?;
+        let read: Option<Value> = serde_json::from_str(&printed).ok();
+        let image = read.as_ref().and_then(|images| images.get(0));
+        let id = image
+            .and_then(|image| image["Id"].as_str())
+            .ok_or_else(|| strange(&inspect, &printed))?;
+        let label = |name: &str| Some(image?["Config"]["Labels"][name].as_str()?.to_owned());
+        Ok(Some(ImageNow {
+            id: id.to_owned(),
+            revision: label("org.opencontainers.image.revision"),
+            source: label("org.opencontainers.image.source"),
+        }))
+    }
+
+    async fn pull(&mut self, image: &ImageName) -> Result<(), Trouble> {
+        match (self.settings.registry_user.clone(), self.token.clone()) {
+            (Some(user), Some(token)) => self.pull_logged_in(image, &user, &token).await,
+            _ => self.pull_with(image, None).await,
+        }
+    }
+
+    async fn create(&mut self, slot: Slot, images: &[String; 2]) -> Result<Container, Trouble> {
+        // Compose would rename the old container before it removes it, and leave both if it is interrupted.
+        for old in self.containers(slot).await? {
+            if old.state.is_running {
+                self.done(&self.commands().stop(&old.id)).await?;
+            }
+            self.done(&self.commands().remove(&old.id)).await?;
+        }
+        let create = self.commands().create(slot, images);
+        self.done(&create).await?;
+        self.container(slot).await?.ok_or_else(|| Trouble::Engine {
+            command: create.to_string(),
+            said: "made no container".to_owned(),
+        })
+    }
+
+    async fn start(&mut self, id: &str) -> Result<(), Trouble> {
+        self.done(&self.commands().start(id)).await.map(drop)
+    }
+
+    async fn stop(&mut self, id: &str) -> Result<(), Trouble> {
+        self.done(&self.commands().stop(id)).await.map(drop)
+    }
+
+    async fn logs(&mut self, id: &str) -> Vec<String> {
+        let logs = self.commands().logs(id, LOG_LINES);
+        let Ok(ended) = run(&logs, None, None, DAEMON_TIMEOUT, |_| {}).await else {
+            return Vec::new();
+        };
+        // Which of the two streams a line came on first cannot be told; errors are more often what is looked for.
+        let lines = ended.stdout.lines().chain(ended.stderr.lines());
+        let mut lines: Vec<String> = lines.map(shown).collect();
+        lines.drain(..lines.len().saturating_sub(LOG_LINES));
+        lines
+    }
+
+    async fn remove_image(&mut self, reference: &str) -> Result<(), Trouble> {
+        self.done(&self.commands().remove_image(reference))
+            .await
+            .map(drop)
+    }
+
+    async fn page(&mut self, upstream: &str, path: &str) -> Result<(u16, Duration), Trouble> {
+        let began = Instant::now();
+        let status = page::get(upstream, self.settings.site.as_str(), path).await;
+        let status = status.map_err(|said| Trouble::Page {
+            upstream: upstream.to_owned(),
+            path: path.to_owned(),
+            said: said.to_string(),
+        })?;
+        Ok((status, began.elapsed()))
+    }
+
+    fn disk_free(&mut self, root: &Path) -> Option<u64> {
+        machine::disk_free(root).ok()
+    }
+
+    fn memory_free(&mut self) -> Result<u64, Trouble> {
+        machine::memory_free().map_err(|source| Trouble::Machine {
+            what: "cannot see how much memory is free".to_owned(),
+            source,
+        })
+    }
+
+    fn unix_time(&self) -> u64 {
+        let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
+        since.map_or(0, |since| since.as_secs())
+    }
+
+    fn store(&mut self, ledger: &Ledger) -> Result<(), Trouble> {
+        Ok(ledger.store(&self.settings.dir)?)
+    }
+
+    fn say(&mut self, said: Said) {
+        self.herald.say(said);
+    }
+
+    fn announce(&mut self, announcement: &Announcement) {
+        self.herald.announce(announcement);
+    }
+}
+
+/// Removes logins that a deploy has left which was killed. Whoever calls holds the lock.
+///
+/// # Errors
+/// One is there and cannot be removed.
+pub fn remove_left_logins(dir: &Path) -> io::Result<()> {
+    let entries = std::fs::read_dir(login_parent(dir))?;
+    for entry in entries {
+        let entry = entry?;
+        if entry
+            .file_name()
+            .to_string_lossy()
+            .starts_with(LOGIN_PREFIX)
+        {
+            std::fs::remove_dir_all(entry.path())?;
+        }
+    }
+    Ok(())
+}
+
+/// Where the directory of a login is made: in the deploy directory, which only those who deploy may read.
+fn login_parent(dir: &Path) -> PathBuf {
+    dir.to_owned()
+}
+
+fn strange(invocation: &Invocation, printed: &str) -> Trouble {
+    Trouble::Strange {
+        command: invocation.to_string(),
+        printed: printed.chars().take(200).collect(),
+    }
+}
+
+/// A note as the daemon takes it: bounded, and without control characters.
+fn fit(note: &str) -> String {
+    let mut note: String = note
+        .chars()
+        .map(|c| if c.is_control() { ' ' } else { c })
+        .collect();
+    note.truncate(note.floor_char_boundary(NOTE_BYTES_MAX));
+    note
+}
+
+/// A line of a container, fit to be shown.
+fn shown(line: &str) -> String {
+    let line = &line[..line.floor_char_boundary(LOG_LINE_BYTES_MAX)];
+    line.chars()
+        .map(|c| {
+            if c.is_control() && c != '\t' {
+                '\u{fffd}'
+            } else {
+                c
+            }
+        })
+        .collect()
+}
+
+const LOGIN_PREFIX: &str = "login-";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_token_is_never_shown() {
+        let token = Token::new("  s3cret\n").expect("token");
+        assert_eq!(
+            (token.0.as_str(), format!("{token:?}").as_str()),
+            ("s3cret", "Token(..)")
+        );
+        assert!(Token::new(" \n").is_none());
+    }
+
+    #[test]
+    fn what_containers_write_cannot_steer_a_terminal_or_fill_it() {
+        assert_eq!(shown("a\x1b[2Jb\tc"), "a\u{fffd}[2Jb\tc");
+        assert!(shown(&"ü".repeat(LOG_LINE_BYTES_MAX)).len() <= LOG_LINE_BYTES_MAX);
+        assert_eq!(fit("a\nb"), "a b");
+        assert!(fit(&"ü".repeat(NOTE_BYTES_MAX)).len() <= NOTE_BYTES_MAX);
+    }
+
+    #[test]
+    fn logins_that_were_left_are_removed_and_nothing_else() {
+        let dir = tempfile::tempdir().expect("dir");
+        std::fs::create_dir(dir.path().join("login-abc")).expect("left");
+        std::fs::write(dir.path().join("login-abc/config.json"), "{}").expect("config");
+        std::fs::write(dir.path().join("ledger.json"), "{}").expect("ledger");
+        remove_left_logins(dir.path()).expect("removed");
+        let left: Vec<_> = std::fs::read_dir(dir.path()).expect("dir").collect();
+        assert_eq!(left.len(), 1);
+    }
+}

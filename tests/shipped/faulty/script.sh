@@ -1,0 +1,3 @@
+#!/bin/sh
+# What shellcheck has to find.
+echo "$nowhere"
