@@ -248,7 +248,7 @@ impl Container {
     }
 }
 
-/// What a kernel has forgotten when it starts again, of an engine in this directory.
+/// What a kernel that starts again has forgotten of an engine in this directory; and it says that it has started again.
 const FORGET: &str = r#"
     for mount in $(awk -v under="$1/" 'index($5, under) == 1 && $9 != "tmpfs" { print $5 }' /proc/self/mountinfo | tac); do
         umount --lazy "$mount"
@@ -256,6 +256,8 @@ const FORGET: &str = r#"
     for link in $(ip -oneline link show type bridge | awk -F ': ' '{ print $2 }'); do
         ip link delete "$link"
     done
+    tr -d '\n' </proc/sys/kernel/random/uuid >"$1/boot-id"
+    mount --bind "$1/boot-id" /proc/sys/kernel/random/boot_id
     for table in nat filter; do
         iptables -t $table --flush
         iptables -t $table --delete-chain

@@ -8,7 +8,6 @@ use crate::files::compose_program;
 use crate::registry::Registry;
 use crate::release::Release;
 use crate::scene::Scene;
-use crate::support::load::Load;
 use crate::support::{H1, HOST, eventually};
 
 #[test]
@@ -16,7 +15,7 @@ use crate::support::{H1, HOST, eventually};
 fn load_reaches_the_app_through_a_port_that_is_published_on_loopback_alone() {
     apart(async || {
         let scene = Scene::without_deploy().await;
-        let load = Load::requests(&scene.proxy);
+        let load = scene.load();
         load.goes_on_for(200).await;
         let tally = load.stop().await;
         scene.assert_unnoticed(&tally);

@@ -5,7 +5,6 @@ use crate::promises::WARM_UP;
 use crate::release::Release;
 use crate::scene::{REQUESTS, Scene};
 use crate::support::eventually;
-use crate::support::load::Load;
 
 /// Every step, in its order.
 const STEPS: [&str; 10] = [
@@ -29,21 +28,24 @@ fn killed_at_any_step_it_leaves_nothing_that_the_next_one_minds() {
     apart(async || {
         let mut scene = Scene::after_a_deploy().await;
         scene.set("warm_up", WARM_UP);
-        scene.push(&Release::good("cut"));
-        scene.push(&Release::good("next"));
-        let load = Load::requests(&scene.proxy);
+        // So that there is always something to prune.
+        scene.set("keep_images", "2");
+        let load = scene.load();
         for step in STEPS {
+            let (cut, next) = (format!("cut-at-{step}"), format!("next-to-{step}"));
+            scene.push(&Release::good(&cut));
+            scene.push(&Release::good(&next));
             load.goes_on_for(REQUESTS).await;
-            let mut deploying = scene.begin(&["--tag", "cut"]);
+            let mut deploying = scene.begin(&["--tag", &cut]);
             deploying.until(step, "began").await;
             deploying.killed().await;
             println!("killed at {step}");
             let status = scene.deploy(&["status"]).await;
             assert_eq!(status.status.code(), Some(0), "{step}: {status:#?}");
             // What it had started may still have the lock.
-            let next = scene.deploy(&["--tag", "next", "--wait"]).await;
-            next.assert_deployed();
-            assert_eq!(scene.who_answers().await, "next", "{step}");
+            let deployed = scene.deploy(&["--tag", &next, "--wait"]).await;
+            deployed.assert_deployed();
+            assert_eq!(scene.who_answers().await, next);
             assert_leaves_no_secret(&scene);
             scene.assert_nothing_is_left();
         }
@@ -62,7 +64,7 @@ fn after_a_kill_reconcile_leaves_the_live_slot_and_nothing_of_the_attempt() {
         let mut scene = Scene::start().await;
         scene.set("keep_warm", r#""0s""#);
         scene.push(&Release::slow("r2"));
-        let load = Load::requests(&scene.proxy);
+        let load = scene.load();
         let mut deploying = scene.begin(&["--tag", "r2"]);
         deploying.until("gate", "began").await;
         deploying.killed().await;
@@ -84,12 +86,35 @@ fn after_a_kill_reconcile_leaves_the_live_slot_and_nothing_of_the_attempt() {
 
 #[test]
 #[ignore = "needs root, dockerd, docker-compose and docker-registry: make test-system"]
+fn after_a_kill_a_release_that_has_passed_no_gate_is_not_kept_as_the_backup() {
+    apart(async || {
+        let scene = Scene::after_a_deploy().await;
+        scene.push(&Release::slow("r3"));
+        let mut deploying = scene.begin(&["--tag", "r3"]);
+        deploying.until("gate", "began").await;
+        deploying.killed().await;
+        eventually("reconcile stops what is left", async || {
+            let ended = scene.deploy(&["reconcile"]).await;
+            assert_eq!(ended.status.code(), Some(0), "{ended:#?}");
+            !scene.container("blue").unwrap().is_running()
+        })
+        .await;
+        // Nor does a later one start it again.
+        scene.deploy(&["reconcile"]).await;
+        assert!(!scene.container("blue").unwrap().is_running());
+        assert_eq!(scene.proxy.site().await["slots"]["blue"]["drained"], false);
+        assert_eq!(scene.who_answers().await, "r2");
+    });
+}
+
+#[test]
+#[ignore = "needs root, dockerd, docker-compose and docker-registry: make test-system"]
 fn ctrl_c_at_any_step_before_the_switch_leaves_everything_as_before() {
     apart(async || {
         let mut scene = Scene::after_a_deploy().await;
         scene.set("warm_up", WARM_UP);
         scene.push(&Release::good("r3"));
-        let load = Load::requests(&scene.proxy);
+        let load = scene.load();
         let before = scene.standing().await;
         for step in STEPS.iter().take_while(|step| **step != SWITCH) {
             load.goes_on_for(REQUESTS).await;
@@ -119,7 +144,7 @@ fn ctrl_c_after_the_switch_leaves_the_new_release_live() {
             r#"{ time = "1h", errors_percent = 5, requests_min = 20 }"#,
         );
         scene.push(&Release::good("r3"));
-        let load = Load::requests(&scene.proxy);
+        let load = scene.load();
         let mut deploying = scene.begin(&["--tag", "r3"]);
         deploying.until("watch", "began").await;
         deploying.signal_group("INT");
@@ -140,7 +165,7 @@ fn a_lost_connection_and_a_term_are_as_ctrl_c() {
         let scene = Scene::after_a_deploy().await;
         scene.push(&Release::slow("r3"));
         let before = scene.standing().await;
-        let load = Load::requests(&scene.proxy);
+        let load = scene.load();
         for signal in ["HUP", "TERM"] {
             let mut deploying = scene.begin(&["--tag", "r3"]);
             deploying.until("gate", "began").await;

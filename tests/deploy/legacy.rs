@@ -6,7 +6,6 @@
 use crate::apart::apart;
 use crate::release::Release;
 use crate::scene::{REQUESTS, Scene};
-use crate::support::load::Load;
 
 #[test]
 #[ignore = "needs root, dockerd, docker-compose and docker-registry: make test-system"]
@@ -28,7 +27,7 @@ fn which_slot_is_live_is_not_guessed_from_what_runs() {
         let live = scene.container("green").unwrap();
         assert!(scene.container("blue").unwrap().is_running());
         scene.push(&Release::good("r3"));
-        let load = Load::requests(&scene.proxy);
+        let load = scene.load();
         let result = scene.deployed("r3").await;
         load.goes_on_for(REQUESTS).await;
         scene.assert_unnoticed(&load.stop().await);
@@ -108,7 +107,7 @@ fn the_other_slot_is_a_real_backup_after_a_deploy() {
     apart(async || {
         let scene = Scene::after_a_deploy().await;
         scene.proxy.wait_for_health("blue", true).await;
-        let load = Load::requests(&scene.proxy);
+        let load = scene.load();
         load.goes_on_for(REQUESTS).await;
         let green = scene.container("green").unwrap().id;
         scene.engine.docker(&["stop", "--time=0", &green]);

@@ -3,7 +3,6 @@
 use crate::apart::apart;
 use crate::release::Release;
 use crate::scene::{REQUESTS, Scene};
-use crate::support::load::Load;
 
 #[test]
 #[ignore = "needs root, dockerd, docker-compose and docker-registry: make test-system"]
@@ -17,9 +16,8 @@ fn a_second_deploy_is_told_who_is_at_it_and_changes_nothing() {
         let green = scene.container("green");
         for arguments in [&["--tag", "r3"][..], &["--rollback"]] {
             let second = scene.deploy(arguments).await;
-            let result = second.assert(2, "refused");
-            assert_eq!(result["step"], "lock", "{result}");
-            second.assert_says(&[&first.pid().to_string(), "root"]);
+            second.assert(2, "refused");
+            second.assert_says(&["being carried out", &first.pid().to_string(), "root"]);
         }
         // Nor does the timer interfere.
         let reconcile = scene.deploy(&["reconcile"]).await;
@@ -39,7 +37,7 @@ fn one_that_waits_goes_on_when_the_first_is_done() {
         let scene = Scene::start().await;
         scene.push(&Release::slow("r2"));
         scene.push(&Release::good("r3"));
-        let load = Load::requests(&scene.proxy);
+        let load = scene.load();
         let mut first = scene.begin(&["--tag", "r2"]);
         first.until("gate", "began").await;
         let mut second = scene.begin(&["--tag", "r3", "--wait"]);
@@ -83,7 +81,8 @@ fn what_a_killed_deploy_has_started_keeps_the_lock_until_it_is_done() {
         scene.wait_for_held_compose().await;
         first.killed().await;
         let second = scene.deploy(&["--tag", "r2"]).await;
-        assert_eq!(second.assert(2, "refused")["step"], "lock", "{second:#?}");
+        second.assert(2, "refused");
+        second.assert_says(&["being carried out"]);
         scene.release_compose();
         let third = scene.deploy(&["--tag", "r2", "--wait"]).await;
         third.assert_deployed();

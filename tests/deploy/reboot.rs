@@ -2,9 +2,8 @@
 
 use crate::apart::apart;
 use crate::release::Release;
-use crate::scene::{REQUESTS, Scene, Standing};
+use crate::scene::{REQUESTS, Scene};
 use crate::support::eventually;
-use crate::support::load::Load;
 
 #[test]
 #[ignore = "needs root, dockerd, docker-compose and docker-registry: make test-system"]
@@ -28,7 +27,7 @@ fn after_a_reboot_what_was_live_is_live_and_nothing_else_runs() {
             "it was not made anew"
         );
         // The next deploy takes the slot that is not live.
-        let load = Load::requests(&scene.proxy);
+        let load = scene.load();
         scene.deployed("r3").await;
         load.goes_on_for(REQUESTS).await;
         scene.assert_unnoticed(&load.stop().await);
@@ -72,24 +71,30 @@ fn reconcile_starts_the_live_slot_that_an_engine_has_forgotten() {
 
 #[test]
 #[ignore = "needs root, dockerd, docker-compose and docker-registry: make test-system"]
-fn reconcile_stops_a_standby_that_nobody_keeps_and_changes_nothing_else() {
+fn a_standby_that_somebody_has_started_is_stopped_after_a_reboot_and_not_before() {
     apart(async || {
         let mut scene = Scene::start().await;
         scene.set("keep_warm", r#""0s""#);
         scene.push(&Release::good("r2"));
         scene.deployed("r2").await;
-        let wanted = scene.standing().await;
-        scene
-            .engine
-            .docker(&["start", &scene.container("blue").unwrap().id]);
-        let load = Load::requests(&scene.proxy);
-        load.goes_on_for(REQUESTS).await;
+        let blue = scene.container("blue").unwrap().id;
+        scene.engine.docker(&["start", &blue]);
+        reconcile(&scene).await;
+        assert!(scene.container("blue").unwrap().is_running());
+        reboot(&mut scene).await;
+        eventually("the engine has started both", async || {
+            ["blue", "green"].map(|slot| scene.container(slot).unwrap().is_running()) == [true; 2]
+        })
+        .await;
+        scene.proxy.wait_for_health("green", true).await;
+        let live = scene.container("green");
+        let load = scene.load();
         reconcile(&scene).await;
         load.goes_on_for(REQUESTS).await;
         scene.assert_unnoticed(&load.stop().await);
-        assert_standing(&scene, &wanted).await;
-        reconcile(&scene).await;
-        assert_standing(&scene, &wanted).await;
+        assert!(!scene.container("blue").unwrap().is_running());
+        assert_eq!(scene.container("green"), live);
+        scene.assert_nothing_is_left();
     });
 }
 
@@ -104,12 +109,4 @@ async fn reboot(scene: &mut Scene) {
 async fn reconcile(scene: &Scene) {
     let ended = scene.deploy(&["reconcile"]).await;
     assert_eq!(ended.status.code(), Some(0), "{ended:#?}");
-}
-
-async fn assert_standing(scene: &Scene, wanted: &Standing) {
-    eventually("it stands as wanted", async || {
-        &scene.standing().await == wanted
-    })
-    .await;
-    scene.assert_nothing_is_left();
 }

@@ -1,6 +1,6 @@
 //! Releases to deploy: images made of `app.rs`, as good or bad as a test wants them.
 
-use std::fs;
+use std::fs::{self, File};
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -14,6 +14,7 @@ pub struct Release<'a> {
     tag: &'a str,
     environment: Vec<(&'a str, String)>,
     command: &'a str,
+    ballast_mib: u64,
 }
 
 // === impl Release ===
@@ -25,6 +26,7 @@ impl<'a> Release<'a> {
             tag: name,
             environment: vec![("RELEASE", name.to_owned())],
             command: "/app",
+            ballast_mib: 0,
         }
     }
 
@@ -80,6 +82,12 @@ impl<'a> Release<'a> {
         self
     }
 
+    /// The same, and that many mebibytes larger, which no other image has.
+    pub fn heavy(mut self, mebibytes: u64) -> Release<'a> {
+        self.ballast_mib = mebibytes;
+        self
+    }
+
     /// The tag.
     pub fn tag(&self) -> &'a str {
         self.tag
@@ -88,11 +96,17 @@ impl<'a> Release<'a> {
     /// Makes the image `REPOSITORY:TAG` at an engine; its id.
     pub fn import(&self, engine: &Engine, repository: &str) -> String {
         let app = app();
+        let ballast = tempfile::tempdir().unwrap();
+        let file = File::create(ballast.path().join("ballast")).unwrap();
+        file.set_len(self.ballast_mib * 1024 * 1024).unwrap();
         let mut tar = Command::new("tar")
             .arg("--create")
             .arg("--directory")
             .arg(app.parent().unwrap())
             .arg(app.file_name().unwrap())
+            .arg("--directory")
+            .arg(ballast.path())
+            .arg("ballast")
             .stdout(Stdio::piped())
             .spawn()
             .unwrap();
