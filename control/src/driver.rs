@@ -7,6 +7,7 @@
 mod calls;
 mod orders;
 mod report;
+mod reserve;
 mod status;
 mod upgrade;
 mod writes;
@@ -80,6 +81,8 @@ enum Message {
     Committed(Ticket, Result<Reply, Reply>),
     /// The new process is gone again; this is what it has left in the state directory.
     TookBack(Ticket, Result<Option<State>, StateError>, Reply),
+    /// Whoever had reserved a slot is gone.
+    LetGo(Ticket),
     /// The new process has published this.
     Follow(State, Vec<Host>),
     CutTunnels(Host, Slot),
@@ -143,6 +146,7 @@ pub(crate) struct Driver {
     pending: HashMap<Ticket, Pending>,
     /// Gates and waits, by their order.
     tasks: HashMap<Ticket, AbortHandle>,
+    reservations: Vec<reserve::Reservation>,
     last_ticket: u64,
     writes: VecDeque<writes::Write>,
     writing: Option<writes::Writing>,
@@ -239,6 +243,7 @@ impl Driver {
             retired: Vec::new(),
             pending: HashMap::new(),
             tasks: HashMap::new(),
+            reservations: Vec::new(),
             last_ticket: 0,
             writes: VecDeque::new(),
             writing: None,
@@ -283,6 +288,7 @@ impl Driver {
             }
             Message::Written(result) => self.written(result),
             Message::Prepared(ticket, result) => self.prepared(ticket, result),
+            Message::LetGo(ticket) => self.let_go(ticket),
             Message::PutDown(answer) => self.put_down(answer),
             Message::Upgraded(ticket, result) => self.upgraded(ticket, result),
             Message::Committed(ticket, result) => self.committed(ticket, result),

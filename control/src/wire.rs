@@ -59,6 +59,8 @@ pub enum Verb {
     Status,
     /// Probe this slot as before a cutover, and change nothing.
     Probe(Slot),
+    /// Keep this standby slot to the caller for as long as its connection lasts.
+    Reserve(Slot),
     /// A line in the journal, and nothing else.
     Note,
     /// Make this slot active.
@@ -128,7 +130,7 @@ pub enum WireError {
     Unreadable(String),
     /// No such verb.
     #[error(
-        "{0:?} is no verb: try status, probe, switch, rollback, drain, maintenance, pause, resume, reload, history, note, certs or upgrade"
+        "{0:?} is no verb: try status, probe, reserve, switch, rollback, drain, maintenance, pause, resume, reload, history, note, certs or upgrade"
     )]
     UnknownVerb(String),
     /// A verb lacks what it acts on.
@@ -225,6 +227,7 @@ impl Verb {
             Verb::Status => "status",
             Verb::Probe(_) => "probe",
             Verb::Note => "note",
+            Verb::Reserve(_) => "reserve",
             Verb::Switch(_) => "switch",
             Verb::Rollback => "rollback",
             Verb::Drain(_) | Verb::Undrain(_) => "drain",
@@ -246,6 +249,7 @@ impl Verb {
                 self,
                 Verb::Status
                     | Verb::Probe(_)
+                    | Verb::Reserve(_)
                     | Verb::History { .. }
                     | Verb::CertsList
                     | Verb::CertsRenew
@@ -261,7 +265,11 @@ impl Verb {
             ),
             "slot" => matches!(
                 self,
-                Verb::Probe(_) | Verb::Switch(_) | Verb::Drain(_) | Verb::Undrain(_)
+                Verb::Probe(_)
+                    | Verb::Reserve(_)
+                    | Verb::Switch(_)
+                    | Verb::Drain(_)
+                    | Verb::Undrain(_)
             ),
             "undo" => matches!(self, Verb::Drain(_) | Verb::Undrain(_)),
             "on" => matches!(self, Verb::Maintenance(_)),
@@ -329,7 +337,7 @@ impl Fields {
             ..Fields::default()
         };
         match request.verb {
-            Verb::Probe(slot) | Verb::Switch(slot) | Verb::Drain(slot) => {
+            Verb::Probe(slot) | Verb::Reserve(slot) | Verb::Switch(slot) | Verb::Drain(slot) => {
                 fields.slot = Some(slot);
             }
             Verb::Undrain(slot) => {
@@ -403,6 +411,12 @@ impl Fields {
             "probe" => {
                 let slot = self.slot.ok_or(missing("probe", "a slot, blue or green"))?;
                 Ok(Verb::Probe(slot))
+            }
+            "reserve" => {
+                let slot = self
+                    .slot
+                    .ok_or(missing("reserve", "a slot, blue or green"))?;
+                Ok(Verb::Reserve(slot))
             }
             "note" if self.note.is_none() => Err(missing("note", "a text, in quotes")),
             "note" => Ok(Verb::Note),
@@ -479,7 +493,8 @@ impl Fields {
     }
 }
 
-const VERBS: [&str; 13] = [
+const VERBS: [&str; 14] = [
+    "reserve",
     "status",
     "probe",
     "note",

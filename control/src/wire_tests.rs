@@ -40,6 +40,7 @@ fn every_verb_is_read_from_words() {
     for (line, verb) in [
         ("status\n", Verb::Status),
         ("probe blue", Verb::Probe(Slot::Blue)),
+        ("reserve green", Verb::Reserve(Slot::Green)),
         ("switch green\r\n", Verb::Switch(Slot::Green)),
         ("  rollback ", Verb::Rollback),
         ("drain blue", Verb::Drain(Slot::Blue)),
@@ -111,6 +112,7 @@ fn any_verb() -> impl Strategy<Value = Verb> {
         Just(Verb::Status),
         any_slot().prop_map(Verb::Probe),
         Just(Verb::Note),
+        any_slot().prop_map(Verb::Reserve),
         any_slot().prop_map(Verb::Switch),
         Just(Verb::Rollback),
         any_slot().prop_map(Verb::Drain),

@@ -151,8 +151,10 @@ fn known_option(name: &str) -> Result<(&'static str, Kind), WordsError> {
 fn positional(verb: &str, word: String) -> Result<(&'static str, Value), WordsError> {
     match (verb, word.as_str()) {
         ("drain", "undo") => Ok(("undo", Value::from(true))),
-        ("switch" | "drain" | "probe", "blue" | "green") => Ok(("slot", Value::from(word))),
-        ("switch" | "drain" | "probe", _) => Err(WordsError::Unfit {
+        ("switch" | "drain" | "probe" | "reserve", "blue" | "green") => {
+            Ok(("slot", Value::from(word)))
+        }
+        ("switch" | "drain" | "probe" | "reserve", _) => Err(WordsError::Unfit {
             option: verb.to_owned(),
             text: word,
             expected: "a slot is blue or green",

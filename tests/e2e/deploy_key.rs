@@ -14,8 +14,8 @@ fn a_deploy_and_what_asks_about_deploys_is_let_through() {
     for (asked, wanted) in [
         ("mana-proxy deploy status", "deploy status"),
         (
-            "mana-proxy deploy --json history --last=3",
-            "deploy --json history --last=3",
+            "mana-proxy deploy history --json --last=3",
+            "deploy history --json --last=3",
         ),
         (
             "mana-proxy deploy --rollback  --wait",

@@ -214,7 +214,7 @@ impl Container {
         } = &self.state;
         if self.restarts > 0 {
             return Some(format!(
-                "it has ended and was started again {} times",
+                "it has ended and was started again (restarts: {})",
                 self.restarts
             ));
         }
@@ -461,7 +461,7 @@ pub(super) mod tests {
             container
                 .failure()
                 .expect("failure")
-                .contains("again 2 times")
+                .contains("restarts: 2")
         );
         container.restarts = 0;
         container.state.is_running = false;

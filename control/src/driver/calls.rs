@@ -38,6 +38,7 @@ impl Driver {
             }
             Verb::Probe(slot) => self.probe(call, slot),
             Verb::Note => self.note(call),
+            Verb::Reserve(slot) => self.reserve(call, slot),
             Verb::History { last } => self.history(call, last),
             Verb::Reload => self.reload(call),
             Verb::Switch(slot) => self.order(call, Intent::Switch(slot)),
@@ -152,6 +153,9 @@ impl Driver {
             return answer(call.reply, reply);
         }
         let host = site.settings.host.clone();
+        if let Some(reply) = self.refuse_reserved(&host, site.active, intent, &call) {
+            return answer(call.reply, reply);
+        }
         let options = call.request.options;
         let order = Order {
             ticket: self.next_ticket(),
@@ -282,7 +286,7 @@ impl Driver {
         call.gone
     }
 
-    fn site_of(&self, request: &Request) -> Result<Arc<Site>, Reply> {
+    pub(super) fn site_of(&self, request: &Request) -> Result<Arc<Site>, Reply> {
         let table = self.published.load();
         let names = || {
             let names: Vec<_> = table

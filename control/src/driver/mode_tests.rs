@@ -53,6 +53,58 @@ async fn a_probe_says_whether_a_slot_would_pass_and_changes_nothing() {
 }
 
 #[tokio::test]
+async fn a_reserved_slot_is_left_to_whoever_has_it_for_as_long_as_they_are_there() {
+    let (blue, green) = (Backend::start(&[200]).await, Backend::start(&[200]).await);
+    let daemon = Daemon::start(&[settings("mana.so", &blue.address(), &green.address())]).await;
+    let call = |line: &str, pid: i32| {
+        let request = crate::wire::Request::parse(line.as_bytes()).expect("request");
+        let caller = Caller {
+            pid: Some(pid),
+            command: "deployer".to_owned(),
+            ..Caller::default()
+        };
+        let handle = daemon.running.handle.clone();
+        async move { handle.call(request, caller, None).await }
+    };
+    assert_eq!(call("reserve blue", 1).await.code(), Some(Code::Refused));
+    let mut reserving = Box::pin(call("reserve green", 1));
+    let seen = async {
+        while daemon.ask("status").await.field("sites").expect("sites")[0]["slots"]["green"]["reserved"].is_null() {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::select! {
+        reply = &mut reserving => panic!("{reply:?}"),
+        () = seen => {}
+    }
+    for line in ["reserve green", "switch green", "drain green --undo"] {
+        let reply = call(line, 2).await;
+        assert_eq!(reply.code(), Some(Code::Busy), "{line}: {reply:?}");
+        assert!(
+            reply
+                .error()
+                .expect("error")
+                .contains("green of mana.so is reserved by deployer")
+        );
+    }
+    assert!(call("drain green", 2).await.ok());
+    assert!(call("switch green --force", 2).await.ok());
+    assert!(call("switch blue", 2).await.ok());
+    assert!(call("switch green", 1).await.ok(), "its own holder may");
+    assert!(call("switch blue", 2).await.ok());
+    drop(reserving);
+    let free = async {
+        while !call("switch green", 2).await.ok() {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(std::time::Duration::from_secs(10), free)
+        .await
+        .expect("free again");
+    daemon.stop().await;
+}
+
+#[tokio::test]
 async fn a_note_is_a_line_of_the_journal_and_changes_nothing() {
     let daemon = Daemon::start(&nowhere()).await;
     let before = daemon.site().generation;

@@ -246,7 +246,7 @@ impl Driver {
     }
 }
 
-fn event_line(event: &str, fields: &[(&str, Value)]) -> EventLine {
+pub(super) fn event_line(event: &str, fields: &[(&str, Value)]) -> EventLine {
     let mut line = EventLine::new();
     line.insert("event".to_owned(), Value::from(event));
     for (name, value) in fields {

@@ -6,6 +6,7 @@ use std::time::Instant;
 use serde_json::{Map, Value, json};
 
 use super::Driver;
+use crate::cutover::Holder;
 use crate::host::Host;
 use crate::slot::Slot;
 use crate::table::{Mode, Site};
@@ -35,9 +36,8 @@ fn of_site(driver: &Driver, site: &Site) -> Value {
         Mode::Paused(hold) => ("paused", hold.waiting()),
         Mode::Maintenance => ("maintenance", 0),
     };
-    let holder = cutover.and_then(|cutover| cutover.holder()).map(|holder| {
-        json!({"command": holder.command, "uid": holder.uid, "pid": holder.pid, "since": holder.since})
-    });
+    let holder = cutover.and_then(|cutover| cutover.holder());
+    let holder = holder.map(|holder| holder_object(holder));
     json!({
         "host": host.as_str(),
         "aliases": site.settings.aliases.iter().map(Host::as_str).collect::<Vec<_>>(),
@@ -68,15 +68,23 @@ fn of_slot(driver: &Driver, site: &Site, slot: Slot) -> Value {
             .map(|counter| counter.load(Ordering::Relaxed))
             .sum()
     };
+    let reserved = driver
+        .reservation(host, slot)
+        .map(|reserved| holder_object(&reserved.holder));
     json!({
         "healthy": view.is_healthy(),
         "drained": view.is_drained,
+        "reserved": reserved,
         "in_flight": view.inflight.count() + driver.retired_count(host, slot),
         "tunnels": view.inflight.tunnels() + retired_tunnels,
         "requests": sum(|upstream| &upstream.requests),
         "server_errors": sum(|upstream| &upstream.server_errors),
         "upstreams": view.upstreams.iter().map(|upstream| of_upstream(upstream)).collect::<Vec<_>>(),
     })
+}
+
+fn holder_object(holder: &Holder) -> Value {
+    json!({"command": holder.command, "uid": holder.uid, "pid": holder.pid, "since": holder.since})
 }
 
 fn of_upstream(upstream: &Upstream) -> Value {

@@ -18,7 +18,7 @@ use std::path::{Path, PathBuf};
 use mana_control::deploy::conduct::{self, ConductError, Means, Reconciled};
 use mana_control::deploy::course::{Cancel, Order, What};
 use mana_control::deploy::image::{ImageName, Version};
-use mana_control::deploy::ledger::{About, Ledger};
+use mana_control::deploy::ledger::{About, Ledger, LedgerError};
 use mana_control::deploy::lock::LockError;
 
 use arguments::{Bring, DeployArguments, DeployVerb};
@@ -128,7 +128,7 @@ impl Call<'_> {
             Err(error) => {
                 terminal.error(
                     &with_sources(&error),
-                    "the token is one line, and no argument",
+                    "pipe it in, or name its file: one line, never an argument",
                 );
                 return Exit::Usage;
             }
@@ -181,14 +181,14 @@ impl Call<'_> {
         let configured = self.deploy.settings.image.as_ref();
         let Some(repository) = bring.image.as_ref().or(configured) else {
             let hint = "name it with --image registry.example/team/app, or set deploy.image";
-            return Err(("which image?".to_owned(), hint.to_owned()));
+            return Err(("no image is named".to_owned(), hint.to_owned()));
         };
         let version = match (&bring.tag, &bring.digest) {
             (Some(tag), None) => Version::Tag(tag.clone()),
             (None, Some(digest)) => Version::Digest(digest.clone()),
             _ => {
                 return Err((
-                    "which version?".to_owned(),
+                    "no version of the image is named".to_owned(),
                     "name it with --tag or --digest".to_owned(),
                 ));
             }
@@ -272,7 +272,9 @@ impl Call<'_> {
         let sent = sender::send(self.deploy, &self.socket, terminal).await;
         match done {
             Ok(Reconciled::Busy) => {
-                terminal.talk("a deploy is being carried out, and sees to everything itself");
+                terminal.talk(
+                    "nothing to do: a deploy is being carried out, and sees to everything itself",
+                );
                 sent
             }
             Ok(Reconciled::Done(done)) => {
@@ -312,6 +314,10 @@ impl Call<'_> {
             ConductError::Directory { .. } | ConductError::Lock(LockError::Io { .. }) => (
                 Exit::Refused,
                 "nothing was changed; make deploy.dir writable for those who deploy (the package's is for the group mana-proxy-deploy)",
+            ),
+            ConductError::Ledger(LedgerError::Newer { .. }) => (
+                Exit::Refused,
+                "nothing was changed; deploy with the version that wrote it",
             ),
             ConductError::Ledger(_) => (Exit::Refused, "nothing was changed"),
             ConductError::Trouble(trouble) => {

@@ -18,6 +18,8 @@ pub(super) fn reply(verb: Verb, reply: &Reply, paint: Paint) -> String {
         Verb::CertsRenew => return certs::renewed(fields),
         Verb::Probe(slot) => probed(slot, fields, paint),
         Verb::Note => "noted in the journal".to_owned(),
+        // Its reply is the end of the daemon; there is no such verb on the command line.
+        Verb::Reserve(slot) => format!("{} was reserved", slot_text(slot, paint)),
         Verb::Switch(_) | Verb::Rollback => switched(fields, paint),
         Verb::Drain(slot) => match fields.get("drained").and_then(Value::as_bool) {
             Some(true) => format!("{} is out of use and has drained", slot_text(slot, paint)),

@@ -64,7 +64,7 @@ const TITLE: &str = "Deployment Status";
 const MARKUP: &str = "\\`*_~|<>[]#@";
 /// Of the 2000 that Discord takes.
 const CONTENT_UNITS_MAX: usize = 500;
-/// Of the 4096 that Discord takes in a description; with the facts at their longest it stays below [`EMBED_UNITS_MAX`].
+/// Of the 4096 that Discord takes in a description; with the facts at their longest it stays below the 6000 of an embed.
 const LOG_UNITS_MAX: usize = 900;
 /// What Discord takes in all texts of an embed together.
 #[cfg(test)]

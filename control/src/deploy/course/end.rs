@@ -108,7 +108,7 @@ impl<H: Hands> Course<'_, H> {
         if stale.is_empty() {
             return;
         }
-        self.begin_step(Step::Prune, format!("{} images", stale.len()));
+        self.begin_step(Step::Prune, format!("images to remove: {}", stale.len()));
         let mut removed = Vec::new();
         for image in &stale {
             let name = image.name.to_string();

@@ -69,7 +69,7 @@ impl<H: Hands> Course<'_, H> {
             return false;
         }
         let to = before.to;
-        self.begin_step(Step::Undo, String::new());
+        self.begin_step(Step::Undo, format!("{to} as it was before"));
         let site = match self.hands.site().await {
             Ok(site) => site,
             Err(trouble) => {

@@ -13,7 +13,7 @@ const HISTORY_LAST_DEFAULT: usize = 20;
 pub(in super::super) struct DeployArguments {
     #[command(subcommand)]
     pub(super) verb: Option<DeployVerb>,
-    /// The configuration with the [deploy] section
+    /// The configuration, with its section of deploys
     #[arg(
         long,
         global = true,
@@ -33,19 +33,19 @@ pub(super) struct Bring {
     /// The repository of the image, for example registry.example/team/app [default: deploy.image]
     #[arg(long, value_name = "REPO", conflicts_with = "rollback")]
     pub(super) image: Option<String>,
-    /// Its tag
+    /// The tag of the image
     #[arg(long, value_name = "TAG")]
     pub(super) tag: Option<String>,
-    /// Its digest instead: these bytes and no others
+    /// The digest of the image, in place of a tag: these bytes and no others
     #[arg(long, value_name = "sha256:...")]
     pub(super) digest: Option<String>,
-    /// Bring the release before back
+    /// Bring back the last good release that is not active: one flip while it is kept warm
     #[arg(long)]
     pub(super) rollback: bool,
-    /// Print what would be done, and change nothing
+    /// Look whether it could be done, print what would be, and change nothing
     #[arg(long)]
     pub(super) dry_run: bool,
-    /// Queue behind a deploy that is being carried out, for at most deploy.lock_wait
+    /// Queue behind a deploy that is being carried out, for at most deploy.lock_wait, rather than be turned away
     #[arg(long)]
     pub(super) wait: bool,
     /// Why; goes to the history and into messages
@@ -54,19 +54,19 @@ pub(super) struct Bring {
     /// The commit that the image was built from [default: the image's label]
     #[arg(long, value_name = "SHA")]
     pub(super) commit: Option<String>,
-    /// Its branch
+    /// The branch of that commit
     #[arg(long, value_name = "NAME")]
     pub(super) branch: Option<String>,
-    /// Its author
+    /// The author of that commit
     #[arg(long, value_name = "NAME")]
     pub(super) author: Option<String>,
-    /// Its repository, as a name or a URL [default: the image's label]
+    /// The repository of that commit, as a name or a URL [default: the image's label]
     #[arg(long, value_name = "NAME")]
     pub(super) repository: Option<String>,
-    /// Read the registry's token from stdin; or set `MANA_PROXY_REGISTRY_TOKEN`
+    /// Read the token for deploy.registry_user from stdin; or set `MANA_PROXY_REGISTRY_TOKEN`
     #[arg(long)]
     pub(super) registry_token_stdin: bool,
-    /// Read the registry's token from a file
+    /// Read that token from a file
     #[arg(long, value_name = "FILE")]
     pub(super) registry_token_file: Option<PathBuf>,
 }
@@ -78,13 +78,13 @@ pub(super) enum DeployVerb {
     Status,
     /// Show the last deploys: who, what, how they went
     History {
-        /// How many
+        /// How many; 200 are remembered
         #[arg(long, value_name = "N", default_value_t = HISTORY_LAST_DEFAULT)]
         last: usize,
     },
-    /// Make what runs what should run: after a reboot, a deploy that was cut off, the end of a warm time
+    /// Start and stop what deploys have left: the end of `keep_warm`, a deploy that was cut off, a reboot. For the timer
     Reconcile {
-        /// As after a reboot, which else is found out
+        /// Act as after a reboot, which it otherwise finds out by itself
         #[arg(long)]
         boot: bool,
     },

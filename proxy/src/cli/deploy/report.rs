@@ -29,7 +29,10 @@ pub(super) fn finished(
             Outcome::RolledBack => {
                 "the release before is active again; `mana-proxy deploy history` tells of both"
             }
-            Outcome::CutOff | Outcome::Superseded => "look at `mana-proxy deploy status`",
+            Outcome::CutOff => {
+                "everything is as before, but for what a warning names; order it again"
+            }
+            Outcome::Superseded => "look at `mana-proxy deploy status`",
             Outcome::Failed | Outcome::Deployed => {
                 "everything is as before; mend the release and deploy it again"
             }
