@@ -8,6 +8,7 @@ FUZZ_TOOLS  = g++
 BENCH_TOOLS = nginx wrk h2load ab
 PACKAGE_TOOLS = dpkg-shlibdeps
 SYSTEM_TOOLS = systemd-nspawn debootstrap
+ENGINE_TOOLS = dockerd docker docker-compose docker-registry iptables unshare ip
 SUITE_TOOLS = slowhttptest node npm openssl python3
 LINT_TOOLS = python3 shellcheck docker-compose
 
@@ -23,6 +24,13 @@ package_g++      = g++
 package_dpkg-shlibdeps = dpkg-dev
 package_systemd-nspawn = systemd-container
 package_debootstrap    = debootstrap
+package_dockerd  = docker.io
+package_docker   = docker.io
+package_docker-compose  = docker-compose
+package_docker-registry = docker-registry
+package_iptables = iptables
+package_unshare  = util-linux
+package_ip       = iproute2
 package_nginx    = nginx-light
 package_wrk      = wrk
 package_h2load   = nghttp2-client
@@ -49,7 +57,7 @@ help:
 	@echo "make test   install what the tests need, and run them all"
 	@echo "make fuzz   coverage-guided fuzzing of what reads peers' bytes, FUZZ_SECONDS=20 each"
 	@echo "make deb    build the Debian package, into target/debian/"
-	@echo "make test-system  restarts, upgrades and crashes of the installed package, on a real systemd; as root"
+	@echo "make test-system  the installed package on a real systemd, and deploys on a real Docker Engine; as root"
 	@echo "make suites run the test suites that others wrote"
 	@echo "make soak   ten minutes of load, abuse and switches"
 	@echo "make bench  measure against nginx, side by side"
@@ -108,17 +116,19 @@ deb:
 # Built as whoever calls, run as root.
 AS_ROOT = $(shell [ "$$(id -u)" = 0 ] || echo "--config target.'cfg(all())'.runner='sudo -E'")
 
-# Restarts, upgrades and crashes of the installed package on a real systemd in a container, under load. The packages are
-# made from what `make test` has built: it is about units and handovers, and an optimised build takes minutes.
+# Restarts, upgrades and crashes of the installed package on a real systemd in a container, and deploys on a real Docker
+# Engine, under load. The packages are made from what `make test` has built: it is about units and handovers, and an
+# optimised build takes minutes.
 test-system: PACKAGES = $(abspath $(BUILT))/package-test
 test-system: PROFILE = dev
 test-system:
 	@[ "$$(id -u)" = 0 ] || sudo -n true || { echo "make test-system boots a container, and that needs root, or sudo" >&2; exit 1; }
-	$(call install,$(BUILD_TOOLS) $(SYSTEM_TOOLS))
+	$(call install,$(BUILD_TOOLS) $(SYSTEM_TOOLS) $(ENGINE_TOOLS))
 	rm -rf $(PACKAGES) && mkdir -p $(PACKAGES)
 	$(MAKE) deb PROFILE=$(PROFILE) DEB_OPTIONS="--fast --strip --output $(PACKAGES)/mana-proxy.deb"
 	$(MAKE) deb PROFILE=$(PROFILE) DEB_OPTIONS="--fast --strip --output $(PACKAGES)/mana-proxy-next.deb --deb-version 9999.0.0-1"
 	MANA_PROXY_PACKAGES=$(PACKAGES) $(CARGO) $(AS_ROOT) test --locked -p mana-proxy --test system -- --ignored --nocapture --test-threads=1
+	$(CARGO) $(AS_ROOT) test --locked -p mana-proxy --test deploy -- --ignored --nocapture --test-threads=1
 
 # What others wrote to test servers: sslyze, Autobahn, slowhttptest. Whatever is not to be had is skipped.
 suites: build
