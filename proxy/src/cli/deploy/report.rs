@@ -24,25 +24,8 @@ pub(super) fn finished(
     let exit = exit(finished);
     if let Some(failure) = &finished.failure {
         said(failure, terminal);
-        let default = match finished.outcome {
-            _ if !finished.is_undone => {
-                "`mana-proxy deploy reconcile` puts back what is left, and so does its timer; see `mana-proxy deploy status`"
-            }
-            Outcome::Refused => "nothing was changed",
-            Outcome::RolledBack => {
-                "the release before is active again; `mana-proxy deploy history` tells of both"
-            }
-            Outcome::CutOff => "everything is as before; order it again",
-            Outcome::Superseded => "look at `mana-proxy deploy status`",
-            Outcome::Failed | Outcome::Deployed => {
-                "everything is as before; mend the release and deploy it again"
-            }
-        };
-        // What is left to be put back comes before advice on the release.
-        let hint = failure.hint.as_deref().filter(|_| finished.is_undone);
-        let hint = hint.unwrap_or(default);
         let error = format!("{} failed: {}", failure.step, one_line(&failure.error));
-        terminal.error(&error, &one_line(hint));
+        terminal.error(&error, &one_line(hint(finished, failure)));
     }
     if is_json {
         return print(&format!("{}\n", object(finished, site)), exit, terminal);
@@ -51,6 +34,24 @@ pub(super) fn finished(
         (None, Some(sentence)) => print(&sentence, exit, terminal),
         _ => exit,
     }
+}
+
+/// What to do next. What is left to be put back comes before advice on the release.
+fn hint<'f>(finished: &Finished, failure: &'f Failure) -> &'f str {
+    if !finished.is_undone {
+        return "`mana-proxy deploy reconcile` puts back what is left, and so does its timer; see `mana-proxy deploy status`";
+    }
+    failure.hint.as_deref().unwrap_or(match finished.outcome {
+        Outcome::Refused => "nothing was changed",
+        Outcome::RolledBack => {
+            "the release before is active again; `mana-proxy deploy history` tells of both"
+        }
+        Outcome::CutOff => "everything is as before; order it again",
+        Outcome::Superseded => "look at `mana-proxy deploy status`",
+        Outcome::Failed | Outcome::Deployed => {
+            "everything is as before; mend the release and deploy it again"
+        }
+    })
 }
 
 /// Says why it would not have begun.
@@ -166,7 +167,7 @@ fn object(finished: &Finished, site: &str) -> Value {
     if let Some(failure) = &finished.failure {
         put("step", json!(failure.step.as_str()));
         put("error", json!(failure.error));
-        put("hint", json!(failure.hint));
+        put("hint", json!(hint(finished, failure)));
         put("last_log", json!(failure.last_log));
     }
     Value::Object(object)
