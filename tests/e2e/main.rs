@@ -14,6 +14,7 @@ mod crash;
 mod cutover;
 mod demo;
 mod deploy_key;
+mod deploy_output;
 mod differential;
 mod doctor;
 mod edge;
@@ -40,3 +41,4 @@ mod tls;
 mod tunnels;
 mod under_load;
 mod upgrade;
+
