@@ -41,4 +41,4 @@ mod tls;
 mod tunnels;
 mod under_load;
 mod upgrade;
-
+mod uptime;
