@@ -15,6 +15,7 @@ mod history;
 mod progress;
 mod remote;
 mod render;
+mod spool;
 mod status;
 mod terminal;
 
@@ -31,6 +32,7 @@ use clap::Parser;
 
 use arguments::{Arguments, Command};
 pub use exit::Exit;
+use spool::Spool;
 use terminal::{Paint, Terminal};
 
 use crate::config::{Config, ConfigError};
@@ -67,6 +69,16 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>, daemon: &dyn Daemon) 
         Err(error) => return explain(&error).into(),
     };
     let paint = Paint::for_stdout(arguments.global.color);
+    if matches!(&arguments.command, Command::Deploy(deploy) if deploy.brings())
+        && let (Ok(mut data), Ok(mut talk)) =
+            (Spool::start(io::stdout()), Spool::start(io::stderr()))
+    {
+        let mut terminal = Terminal::spooled(&mut data, &mut talk, paint);
+        let exit = carry_out(arguments, daemon, &mut terminal);
+        // When nobody listens there is nobody to be told so.
+        talk.flush().ok();
+        return exit.into();
+    }
     let (mut data, mut talk) = (io::stdout(), io::stderr());
     let mut terminal = Terminal::new(&mut data, &mut talk, paint);
     carry_out(arguments, daemon, &mut terminal).into()

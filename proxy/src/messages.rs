@@ -156,8 +156,8 @@ pub fn check(destinations: &[Destination]) -> Vec<EndpointError> {
 
 /// Puts a message into the outbox for each destination that wants its event, and says for how many. Nothing is sent yet.
 ///
-/// Each is a file with mode 0600 that is there whole or not at all, also after a power cut. The directory is made if
-/// it is not there. It has at most [`OUTBOX_FILES_MAX`] messages: the oldest make room. Blocks on the disk, never on a
+/// Each is a file that is there whole or not at all, also after a power cut, with mode 0660: it belongs to the group of all
+/// who deploy, if the directory around the outbox hands its group on. The outbox is made if it is not there. It has at most [`OUTBOX_FILES_MAX`] messages: the oldest make room. Blocks on the disk, never on a
 /// sender or the network.
 ///
 /// # Errors

@@ -13,6 +13,7 @@ const SCRIPT: &str = concat!(
 fn a_deploy_and_what_asks_about_deploys_is_let_through() {
     for (asked, wanted) in [
         ("mana-proxy deploy status", "deploy status"),
+        ("mana-proxy deploy --json status", "deploy --json status"),
         (
             "mana-proxy deploy history --json --last=3",
             "deploy history --json --last=3",

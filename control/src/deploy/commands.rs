@@ -9,6 +9,9 @@ use std::path::Path;
 use crate::deploy::settings::DeploySettings;
 use crate::slot::Slot;
 
+/// What names the engine to `docker` and compose; it counts for more than what they know by name.
+pub const ENGINE_VARIABLE: &str = "DOCKER_HOST";
+
 /// How compose is called on this machine.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Compose {
@@ -29,6 +32,15 @@ pub struct Invocation {
     pub holds_lock: bool,
 }
 
+/// A login of its own. `docker` looks for what it knows of engines where the login is, and finds nothing there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Login<'a> {
+    /// The directory that it is in.
+    pub config: &'a Path,
+    /// The engine that is used without it; none where it is named anyhow.
+    pub engine: Option<&'a str>,
+}
+
 /// Makes the commands for one `[deploy]`.
 #[derive(Clone, Copy, Debug)]
 pub struct Commands<'a> {
@@ -47,6 +59,12 @@ impl Commands<'_> {
     /// What the engine is.
     pub fn engine(&self) -> Invocation {
         self.docker(&["info", "--format", "{{json .}}"])
+    }
+
+    /// Which engine `docker` uses here, of those that it knows by name.
+    pub fn context(&self) -> Invocation {
+        let endpoint = "{{.Endpoints.docker.Host}}";
+        self.docker(&["context", "inspect", "--format", endpoint])
     }
 
     /// Which services the compose file has.
@@ -91,23 +109,23 @@ impl Commands<'_> {
         self.docker(&["image", "inspect", reference])
     }
 
-    /// Fetches an image; `config` is a directory with a login.
-    pub fn pull(&self, image: &str, config: Option<&Path>) -> Invocation {
-        self.docker_with(config, &["pull", image])
+    /// Fetches an image.
+    pub fn pull(&self, image: &str, login: Option<Login<'_>>) -> Invocation {
+        self.docker_with(login, &["pull", image])
     }
 
     /// Logs in; the token is its stdin.
-    pub fn login(&self, config: &Path, user: &str, registry: Option<&str>) -> Invocation {
+    pub fn login(&self, login: Login<'_>, user: &str, registry: Option<&str>) -> Invocation {
         let mut words = vec!["login", "--username", user, "--password-stdin"];
         words.extend(registry);
-        self.docker_with(Some(config), &words)
+        self.docker_with(Some(login), &words)
     }
 
     /// Forgets the login.
-    pub fn logout(&self, config: &Path, registry: Option<&str>) -> Invocation {
+    pub fn logout(&self, login: Login<'_>, registry: Option<&str>) -> Invocation {
         let mut words = vec!["logout"];
         words.extend(registry);
-        self.docker_with(Some(config), &words)
+        self.docker_with(Some(login), &words)
     }
 
     /// Makes the container of a slot's service, and does not start it. The other service is not looked at.
@@ -156,15 +174,19 @@ impl Commands<'_> {
         }
     }
 
-    fn docker_with(&self, config: Option<&Path>, words: &[&str]) -> Invocation {
+    fn docker_with(&self, login: Option<Login<'_>>, words: &[&str]) -> Invocation {
         let mut all = vec!["docker".to_owned()];
-        if let Some(config) = config {
-            all.extend(["--config".to_owned(), config.display().to_string()]);
+        let mut environment = self.engine_variable();
+        if let Some(login) = login {
+            all.extend(["--config".to_owned(), login.config.display().to_string()]);
+            if let (Some(engine), true) = (login.engine, environment.is_empty()) {
+                environment.push((ENGINE_VARIABLE.to_owned(), engine.to_owned()));
+            }
         }
         all.extend(words.iter().map(|word| (*word).to_owned()));
         Invocation {
             words: all,
-            environment: self.engine_variable(),
+            environment,
             holds_lock: false,
         }
     }
@@ -194,7 +216,7 @@ impl Commands<'_> {
     fn engine_variable(&self) -> Vec<(String, String)> {
         let engine = self.settings.engine.iter();
         engine
-            .map(|engine| ("DOCKER_HOST".to_owned(), engine.clone()))
+            .map(|engine| (ENGINE_VARIABLE.to_owned(), engine.clone()))
             .collect()
     }
 }
@@ -252,6 +274,45 @@ mod tests {
             text,
             "DOCKER_HOST=unix:///run/docker.sock docker info --format '{{json .}}'"
         );
+    }
+
+    #[test]
+    fn a_login_of_its_own_leaves_the_engine_as_it_is() {
+        let mut settings = settings();
+        let login = Login {
+            config: Path::new("/var/lib/d/login-x"),
+            engine: Some("unix:///run/user/7/docker.sock"),
+        };
+        let all = |settings: &DeploySettings| {
+            let commands = Commands {
+                settings,
+                compose: Compose::Plugin,
+            };
+            [
+                commands.login(login, "ci", Some("registry.example")),
+                commands.pull("a:1", Some(login)),
+                commands.logout(login, None),
+            ]
+            .map(|command| command.to_string())
+        };
+        let engine =
+            "DOCKER_HOST=unix:///run/user/7/docker.sock docker --config /var/lib/d/login-x";
+        assert_eq!(
+            all(&settings),
+            [
+                format!("{engine} login --username ci --password-stdin registry.example"),
+                format!("{engine} pull a:1"),
+                format!("{engine} logout"),
+            ]
+        );
+        // What is configured counts.
+        settings.engine = Some("unix:///run/docker.sock".to_owned());
+        for command in all(&settings) {
+            assert!(
+                command.starts_with("DOCKER_HOST=unix:///run/docker.sock docker --config"),
+                "{command}"
+            );
+        }
     }
 
     #[test]

@@ -6,7 +6,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
-use tokio::time::{Instant, sleep};
+use tokio::time::{Instant, sleep_until};
 
 use crate::deploy::container::Container;
 use crate::deploy::course::{Cancel, Course, Failure, Finished, Order, Planned, What, retire};
@@ -22,7 +22,7 @@ use crate::slot::Slot;
 
 pub use crate::deploy::engine::Token;
 
-/// Between two tries to get the lock.
+/// Whoever has waited so long for the lock is told who has it.
 const LOCK_PAUSE: Duration = Duration::from_millis(250);
 
 /// What a deploy needs beside its order.
@@ -291,37 +291,45 @@ async fn containers(hands: &mut impl Hands) -> Result<[Option<Container>; 2], Tr
 }
 
 fn take_lock(dir: &Path, holder: &LockHolder) -> Result<Lock, ConductError> {
-    std::fs::create_dir_all(dir).map_err(|source| ConductError::Directory {
-        path: dir.to_owned(),
-        source,
-    })?;
+    make_directory(dir)?;
     Ok(Lock::take(dir, holder)?)
 }
 
+fn make_directory(dir: &Path) -> Result<(), ConductError> {
+    std::fs::create_dir_all(dir).map_err(|source| ConductError::Directory {
+        path: dir.to_owned(),
+        source,
+    })
+}
+
+/// Whoever came first is first.
 async fn wait_for_lock(
     settings: &DeploySettings,
     holder: &LockHolder,
     mut cancel: Cancel,
     herald: &mut dyn Herald,
 ) -> Result<Lock, ConductError> {
-    let began = Instant::now();
-    let mut has_said_so = false;
+    make_directory(&settings.dir)?;
+    let mut queued = Lock::queue(&settings.dir, holder)?;
+    let deadline = Instant::now() + settings.lock_wait;
+    let mut look = deadline.min(Instant::now() + LOCK_PAUSE);
     loop {
-        let held = match take_lock(&settings.dir, holder) {
-            Err(ConductError::Lock(held @ LockError::Held(_))) => held,
-            taken => return taken,
-        };
-        if began.elapsed() >= settings.lock_wait {
+        tokio::select! {
+            biased;
+            taken = &mut queued => {
+                // Its thread ends without a word only if it has panicked.
+                return Ok(taken.unwrap_or(Err(LockError::Held(None)))?);
+            }
+            Ok(_) = cancel.wait_for(|is_cancelled| *is_cancelled) => return Err(ConductError::Interrupted),
+            () = sleep_until(look) => {}
+        }
+        let held = LockError::Held(LockHolder::of(&settings.dir));
+        if look == deadline {
             let waited = settings.lock_wait;
             return Err(ConductError::WaitedTooLong { waited, held });
         }
-        if !std::mem::replace(&mut has_said_so, true) {
-            herald.say(step(StepState::Goes, format!("waiting: {held}")));
-        }
-        tokio::select! {
-            () = sleep(LOCK_PAUSE) => {}
-            Ok(_) = cancel.wait_for(|is_cancelled| *is_cancelled) => return Err(ConductError::Interrupted),
-        }
+        herald.say(step(StepState::Goes, format!("waiting: {held}")));
+        look = deadline;
     }
 }
 

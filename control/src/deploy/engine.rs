@@ -13,7 +13,7 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, timeout};
 
 use crate::client::{self, ClientError};
-use crate::deploy::commands::{Commands, Compose, Invocation};
+use crate::deploy::commands::{Commands, Compose, ENGINE_VARIABLE, Invocation, Login};
 use crate::deploy::container::{Container, parse_inspect};
 use crate::deploy::hands::{
     Announcement, EngineNow, Hands, ImageNow, SiteNow, Switched, Trouble, is_published,
@@ -39,6 +39,8 @@ pub const READ_TIMEOUT: Duration = Duration::from_secs(30);
 pub const RESERVE_PATIENCE: Duration = Duration::from_secs(5);
 /// How long the daemon may take for a line of the journal, which a deploy does not depend on.
 pub const NOTE_TIMEOUT: Duration = Duration::from_secs(2);
+/// How long a logout may take, which asks nobody.
+const LOGOUT_TIMEOUT: Duration = Duration::from_secs(30);
 /// How long the daemon may take for anything but a drain.
 pub const DAEMON_TIMEOUT: Duration = Duration::from_secs(30);
 /// How long a change waits for somebody else who is at the site: as long as a drain usually takes.
@@ -243,10 +245,14 @@ impl<'a> Engine<'a> {
         Ok(containers)
     }
 
-    async fn pull_with(&mut self, image: &ImageName, config: Option<&Path>) -> Result<(), Trouble> {
-        let pull = self.commands().pull(&image.to_string(), config);
+    async fn pull_with(
+        &mut self,
+        image: &ImageName,
+        login: Option<Login<'_>>,
+        patience: Duration,
+    ) -> Result<(), Trouble> {
+        let pull = self.commands().pull(&image.to_string(), login);
         let herald = &mut *self.herald;
-        let patience = self.settings.pull_timeout;
         let ended = run(&pull, self.lock.as_ref(), None, patience, |line| {
             herald.say(Said::Step {
                 deploy: None,
@@ -266,6 +272,8 @@ impl<'a> Engine<'a> {
         user: &str,
         token: &Token,
     ) -> Result<(), Trouble> {
+        let deadline = Instant::now() + self.settings.pull_timeout;
+        let left = || deadline.saturating_duration_since(Instant::now());
         let parent = login_parent(&self.settings.dir);
         let config = tempfile::Builder::new()
             .prefix(LOGIN_PREFIX)
@@ -277,20 +285,39 @@ impl<'a> Engine<'a> {
             ),
             source,
         })?;
-        let login = self.commands().login(config.path(), user, image.registry());
-        let ended = run(&login, None, Some(&token.0), COMMAND_TIMEOUT, |_| {}).await?;
-        let pulled = match ended.checked(&login) {
-            Ok(_) => self.pull_with(image, Some(config.path())).await,
+        let engine = self.engine_by_name(left()).await;
+        let login = Login {
+            config: config.path(),
+            engine: engine.as_deref(),
+        };
+        let log_in = self.commands().login(login, user, image.registry());
+        let ended = run(&log_in, None, Some(&token.0), left(), |_| {}).await?;
+        let pulled = match ended.checked(&log_in) {
+            Ok(_) => self.pull_with(image, Some(login), left()).await,
             Err(trouble) => Err(trouble),
         };
-        let logout = self.commands().logout(config.path(), image.registry());
+        let log_out = self.commands().logout(login, image.registry());
         // The directory goes in any case, and the login with it.
-        run(&logout, None, None, COMMAND_TIMEOUT, |_| {}).await.ok();
+        run(&log_out, None, None, LOGOUT_TIMEOUT, |_| {}).await.ok();
         config.close().map_err(|source| Trouble::Machine {
             what: "cannot remove the login".to_owned(),
             source,
         })?;
         pulled
+    }
+
+    /// The engine that `docker` uses by itself, if neither the configuration nor the environment names one.
+    async fn engine_by_name(&self, patience: Duration) -> Option<String> {
+        let is_named = std::env::var_os(ENGINE_VARIABLE).is_some_and(|engine| !engine.is_empty());
+        if self.settings.engine.is_some() || is_named {
+            return None;
+        }
+        let context = self.commands().context();
+        // One that cannot say uses its default with a login and without.
+        let ended = run(&context, None, None, patience, |_| {}).await.ok()?;
+        let printed = ended.checked(&context).ok()?;
+        let engine = printed.trim();
+        (!engine.is_empty()).then(|| engine.to_owned())
     }
 }
 
@@ -480,7 +507,10 @@ impl Hands for Engine<'_> {
     async fn pull(&mut self, image: &ImageName) -> Result<(), Trouble> {
         match (self.settings.registry_user.clone(), self.token.clone()) {
             (Some(user), Some(token)) => self.pull_logged_in(image, &user, &token).await,
-            _ => self.pull_with(image, None).await,
+            _ => {
+                let patience = self.settings.pull_timeout;
+                self.pull_with(image, None, patience).await
+            }
         }
     }
 
@@ -587,20 +617,21 @@ fn refused(reply: &Reply) -> Trouble {
 /// Removes logins that a deploy has left which was killed. Whoever calls holds the lock.
 ///
 /// # Errors
-/// One is there and cannot be removed.
+/// One is there and cannot be removed, for example because another user has left it; all others were.
 pub fn remove_left_logins(dir: &Path) -> io::Result<()> {
-    let entries = std::fs::read_dir(login_parent(dir))?;
-    for entry in entries {
+    let mut failure = None;
+    for entry in std::fs::read_dir(login_parent(dir))? {
         let entry = entry?;
         if entry
             .file_name()
             .to_string_lossy()
             .starts_with(LOGIN_PREFIX)
+            && let Err(error) = std::fs::remove_dir_all(entry.path())
         {
-            std::fs::remove_dir_all(entry.path())?;
+            failure = failure.or(Some(error));
         }
     }
-    Ok(())
+    failure.map_or(Ok(()), Err)
 }
 
 /// Where the directory of a login is made: in the deploy directory, which only those who deploy may read.
@@ -672,5 +703,20 @@ mod tests {
         remove_left_logins(dir.path()).expect("removed");
         let left: Vec<_> = std::fs::read_dir(dir.path()).expect("dir").collect();
         assert_eq!(left.len(), 1);
+    }
+
+    #[test]
+    fn one_that_cannot_be_removed_leaves_no_other_behind() {
+        let dir = tempfile::tempdir().expect("dir");
+        let login = |name: String| dir.path().join(format!("{LOGIN_PREFIX}{name}"));
+        for n in 0..8 {
+            std::fs::create_dir(login(format!("d{n}"))).expect("left");
+            // No directory, which root cannot remove as one either. Which comes first is the file system's choice.
+            std::fs::write(login(format!("f{n}")), "").expect("left");
+        }
+        remove_left_logins(dir.path()).expect_err("no directory");
+        for n in 0..8 {
+            assert!(!login(format!("d{n}")).exists());
+        }
     }
 }

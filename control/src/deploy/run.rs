@@ -1,11 +1,13 @@
 //! Running a command: its output line by line, a deadline, the lock as its stdin.
 //!
-//! Owns the process from its start to its end. What is run is made in `commands`.
+//! Owns the process from its start to its end, and those that it has started: `docker` runs compose as a child. What is run is
+//! made in `commands`.
 
 use std::io::ErrorKind;
 use std::process::{ExitStatus, Stdio};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
+use rustix::process::{Pid, Signal, kill_process_group};
 use tokio::io::{AsyncBufReadExt, AsyncRead, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::process::Command;
 use tokio::time::timeout;
@@ -18,6 +20,11 @@ use crate::deploy::lock::Lock;
 pub const OUTPUT_BYTES_MAX: u64 = 4 * 1024 * 1024;
 /// Where the command line finds the registry's token. No command inherits it.
 pub const TOKEN_VARIABLE: &str = "MANA_PROXY_REGISTRY_TOKEN";
+/// How long a command that was killed may take to be gone, with all that it has started. Only one that hangs in the kernel
+/// takes longer; what changes containers has the lock for as long.
+const KILL_PATIENCE: Duration = Duration::from_secs(2);
+/// Between two looks whether it is gone.
+const KILL_PAUSE: Duration = Duration::from_millis(2);
 /// What is shown of the last words of a command that failed.
 const SAID_BYTES_MAX: usize = 1000;
 
@@ -37,7 +44,7 @@ pub struct Ended {
 /// It could not be started, or did not end in time. How it ended is in [`Ended`].
 ///
 /// # Cancel safety
-/// Dropping it kills the command.
+/// Dropping it kills the command and what it has started, and waits until that is gone.
 pub async fn run(
     invocation: &Invocation,
     lock: Option<&Lock>,
@@ -76,6 +83,8 @@ pub async fn run(
         ErrorKind::NotFound => failed(format!("cannot be started: there is no program {program}")),
         _ => failed(format!("cannot be started: {error}")),
     })?;
+    // Dropped before `child`, while the number is still its own.
+    let mut group = Group::of(child.id());
     let (stdin, stdout, stderr) = (child.stdin.take(), child.stdout.take(), child.stderr.take());
     let talk = async {
         let feed = async {
@@ -88,11 +97,14 @@ pub async fn run(
         (child.wait().await, stdout, stderr)
     };
     match timeout(patience, talk).await {
-        Ok((Ok(status), stdout, stderr)) => Ok(Ended {
-            status,
-            stdout,
-            stderr,
-        }),
+        Ok((Ok(status), stdout, stderr)) => {
+            group.forget();
+            Ok(Ended {
+                status,
+                stdout,
+                stderr,
+            })
+        }
         Ok((Err(error), ..)) => Err(failed(format!("was lost: {error}"))),
         Err(_) => Err(failed(format!(
             "did not end within {} s",
@@ -116,6 +128,58 @@ async fn read(from: Option<impl AsyncRead + Unpin>, mut on_line: impl FnMut(&str
         line.clear();
     }
     all
+}
+
+/// The processes of a command: killed when this goes, unless the command has ended by itself.
+struct Group(Option<Pid>);
+
+// === impl Group ===
+
+impl Group {
+    /// Of a command that leads its own.
+    fn of(leader: Option<u32>) -> Group {
+        let leader = leader.and_then(|pid| i32::try_from(pid).ok());
+        Group(leader.and_then(Pid::from_raw))
+    }
+
+    /// From here on the number may be somebody else's.
+    fn forget(&mut self) {
+        self.0 = None;
+    }
+}
+
+impl Drop for Group {
+    fn drop(&mut self) {
+        let Some(group) = self.0 else { return };
+        // Gone already is as good.
+        kill_process_group(group, Signal::KILL).ok();
+        let deadline = Instant::now() + KILL_PATIENCE;
+        // What is next may undo what these were doing, and must not run beside them.
+        while has_living(group) && Instant::now() < deadline {
+            std::thread::sleep(KILL_PAUSE);
+        }
+    }
+}
+
+/// Whether any process of the group is left. One that is dead and not yet waited for is none; most are not our children.
+fn has_living(group: Pid) -> bool {
+    let Ok(processes) = std::fs::read_dir("/proc") else {
+        return false;
+    };
+    let stats = processes
+        .flatten()
+        .filter_map(|process| std::fs::read_to_string(process.path().join("stat")).ok());
+    stats
+        .filter_map(|stat| state_and_group(&stat))
+        .any(|(state, of)| of == group.as_raw_nonzero().get() && !"ZX".contains(state))
+}
+
+/// `4242 (a name (with) anything) S 1 4242 ...`: the state and the group of a process.
+fn state_and_group(stat: &str) -> Option<(char, i32)> {
+    let (_, behind) = stat.rsplit_once(')')?;
+    let mut fields = behind.split_whitespace();
+    let state = fields.next()?.chars().next()?;
+    Some((state, fields.nth(1)?.parse().ok()?))
 }
 
 // === impl Ended ===
@@ -159,6 +223,10 @@ pub fn one_line(text: &str) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::cell::RefCell;
+
+    use tokio::sync::Notify;
+
     use super::*;
     use crate::deploy::lock::LockHolder;
 
@@ -244,6 +312,57 @@ mod tests {
         assert!(error.contains("did not end within 0.05 s"), "{error}");
         let floods = outcome("yes").await.expect_err("its pipe is closed");
         assert!(floods.contains("failed"), "{floods}");
+    }
+
+    /// A shell that has started another, which never ends by itself; both say their numbers.
+    const FAMILY: &str = "sh -c 'echo $$; exec sleep 600' & echo $$; wait";
+
+    fn is_alive(pid: &str) -> bool {
+        let stat = std::fs::read_to_string(format!("/proc/{pid}/stat"));
+        stat.is_ok_and(|stat| {
+            state_and_group(&stat).is_some_and(|(state, _)| !"ZX".contains(state))
+        })
+    }
+
+    #[tokio::test]
+    async fn what_a_command_has_started_ends_with_it() {
+        let command = sh(FAMILY);
+        let patience = Duration::from_secs(600);
+        for is_dropped in [true, false] {
+            let (family, grown) = (RefCell::new(Vec::new()), Notify::new());
+            let ended = run(&command, None, None, patience, |line| {
+                family.borrow_mut().push(line.to_owned());
+                grown.notify_one();
+            });
+            let is_there = async {
+                while family.borrow().len() < 2 {
+                    grown.notified().await;
+                }
+                if !is_dropped {
+                    tokio::time::pause();
+                    tokio::time::advance(patience).await;
+                    std::future::pending::<()>().await;
+                }
+            };
+            tokio::select! {
+                () = is_there => {}
+                ended = ended => assert!(ended.is_err()),
+            }
+            let family = family.take();
+            assert_eq!(family.len(), 2);
+            for pid in family {
+                assert!(!is_alive(&pid), "{pid} is left");
+            }
+        }
+    }
+
+    #[test]
+    fn a_name_cannot_be_mistaken_for_a_group() {
+        let stat = "4242 (a) S 1 7 (b) R 1 99 0";
+        assert_eq!(state_and_group(stat), Some(('R', 99)));
+        for strange in ["", "4242 (a)", "4242 (a) S", "4242 (a) S 1 x"] {
+            assert_eq!(state_and_group(strange), None);
+        }
     }
 
     #[tokio::test]

@@ -22,7 +22,7 @@ pub struct Arguments {
 }
 
 const EXIT_CODES: &str = "Exit codes: 0 done, 1 failed, 2 refused (nothing was changed), 64 usage, \
-                          69 daemon not reachable, 78 bad configuration.";
+                          69 daemon not reachable, 78 bad configuration, 130 ended by a second signal.";
 
 /// Options of every verb.
 #[derive(Debug, Args)]

@@ -29,7 +29,7 @@ use super::exit::Exit;
 use super::terminal::{Terminal, printable};
 use super::{print, refuse_config, with_sources};
 use crate::config::{Config, Deploy};
-use crate::messages;
+use crate::messages::{self, Patience};
 
 /// Carries out `deploy` and the verbs below it.
 pub(super) fn carry_out(
@@ -37,6 +37,13 @@ pub(super) fn carry_out(
     global: &Global,
     terminal: &mut Terminal<'_>,
 ) -> Exit {
+    if !arguments.brings() && arguments.bring.is_given() {
+        terminal.error(
+            "the options of a deploy cannot be used with a verb below it",
+            "leave them out, or the verb; --config and --json are for all of them",
+        );
+        return Exit::Usage;
+    }
     let file = arguments.config.clone();
     let config = match Config::load(&file) {
         Ok(config) => config,
@@ -208,7 +215,11 @@ impl Call<'_> {
         cancel: Cancel,
         terminal: &mut Terminal<'_>,
     ) -> Exit {
-        let mut teller = Teller::new(terminal, self.is_json, Some(self.deploy));
+        let outgoing = sender::Outgoing {
+            deploy: self.deploy,
+            file: self.file,
+        };
+        let mut teller = Teller::new(terminal, self.is_json, Some(outgoing));
         let means = Means {
             settings: &self.deploy.settings,
             socket: self.socket.clone(),
@@ -220,7 +231,12 @@ impl Call<'_> {
         for trouble in &troubles {
             terminal.talk(&format!("warning: {trouble}"));
         }
-        sender::detach(self.file, self.deploy, terminal);
+        let missed = terminal.missed();
+        if missed > 0 {
+            terminal.talk(&format!(
+                "warning: {missed} lines are left out, because nobody read those before them"
+            ));
+        }
         match finished {
             Ok(finished) => {
                 let site = &self.deploy.settings.site;
@@ -270,7 +286,7 @@ impl Call<'_> {
         let mut teller = Teller::new(terminal, false, None);
         let done = conduct::reconcile(self.means(&mut teller), &orderer::name(), is_boot).await;
         // Here, and not detached: whatever a service has begun ends with it. A deploy does not wait for this.
-        let sent = sender::send(self.deploy, &self.socket, terminal).await;
+        let sent = sender::send(self.deploy, &self.socket, sender::RECONCILE, terminal).await;
         match done {
             Ok(Reconciled::Busy) => {
                 terminal.talk(
@@ -289,7 +305,7 @@ impl Call<'_> {
     }
 
     async fn send_messages(&self, terminal: &mut Terminal<'_>) -> Exit {
-        sender::send(self.deploy, &self.socket, terminal).await
+        sender::send(self.deploy, &self.socket, Patience::default(), terminal).await
     }
 
     fn means<'a>(&'a self, teller: &'a mut Teller<'_, '_>) -> Means<'a> {

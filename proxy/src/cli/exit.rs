@@ -19,12 +19,14 @@ pub enum Exit {
     Unreachable,
     /// 78 (`EX_CONFIG`): the configuration has faults.
     BadConfig,
+    /// 130: ended at once by a second signal. What was begun is left as it is.
+    Interrupted,
 }
 
 // === impl Exit ===
 
 impl Exit {
-    /// The number. The values above 63 are those of sysexits(3).
+    /// The number. Those from 64 to 78 are of sysexits(3), 130 is a shell's for Ctrl-C.
     pub fn code(self) -> u8 {
         match self {
             Exit::Done => 0,
@@ -33,6 +35,7 @@ impl Exit {
             Exit::Usage => 64,
             Exit::Unreachable => 69,
             Exit::BadConfig => 78,
+            Exit::Interrupted => 130,
         }
     }
 

@@ -4,6 +4,8 @@ use std::io::{self, IsTerminal, Write};
 
 use clap::ValueEnum;
 
+use super::spool::Spool;
+
 /// When to colour.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
 pub enum ColorChoice {
@@ -18,10 +20,27 @@ pub enum ColorChoice {
 
 /// The two streams of a verb.
 pub struct Terminal<'w> {
-    data: &'w mut dyn Write,
-    talk: &'w mut dyn Write,
+    data: Stream<'w>,
+    talk: Stream<'w>,
     /// For what goes to stdout. Talk is never coloured.
     pub paint: Paint,
+}
+
+/// Where one of the two goes.
+enum Stream<'w> {
+    /// Each write waits until it is taken.
+    Plain(&'w mut dyn Write),
+    /// No write waits but that of data at the end.
+    Spooled(&'w mut Spool),
+}
+
+/// Whether a line can be missed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Weight {
+    /// It is left out if whoever reads does not keep up.
+    Progress,
+    /// It is kept as long as there is any room.
+    Step,
 }
 
 /// Colours, or nothing.
@@ -51,34 +70,82 @@ pub enum Color {
 impl<'w> Terminal<'w> {
     /// A terminal on these streams.
     pub fn new(data: &'w mut dyn Write, talk: &'w mut dyn Write, paint: Paint) -> Terminal<'w> {
+        let (data, talk) = (Stream::Plain(data), Stream::Plain(talk));
+        Terminal { data, talk, paint }
+    }
+
+    /// A terminal for a verb that must not wait for whoever reads it.
+    pub fn spooled(data: &'w mut Spool, talk: &'w mut Spool, paint: Paint) -> Terminal<'w> {
+        let (data, talk) = (Stream::Spooled(data), Stream::Spooled(talk));
         Terminal { data, talk, paint }
     }
 
     /// Writes data. A reader that has seen enough (`| head`) is no failure.
     ///
     /// # Errors
-    /// The stream takes no more for another reason, for example a full disk.
+    /// The stream takes no more for another reason, for example a full disk, or nobody who reads.
     pub fn data(&mut self, text: &str) -> io::Result<()> {
-        let written = self
-            .data
-            .write_all(text.as_bytes())
-            .and_then(|()| self.data.flush());
+        if let Stream::Spooled(talk) = &mut self.talk {
+            // What was said before it is seen before it. Nobody who reads that is no reason not to try this.
+            talk.flush().ok();
+        }
+        let data = self.data.write();
+        let written = data.write_all(text.as_bytes()).and_then(|()| data.flush());
         match written {
             Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
             written => written,
         }
     }
 
+    /// Writes data that others follow; what becomes of it is learnt with the last.
+    pub fn data_meanwhile(&mut self, text: &str, weight: Weight) {
+        match (&mut self.data, weight) {
+            (Stream::Spooled(data), Weight::Progress) => data.offer(text),
+            // It is kept or counted, and never fails.
+            (Stream::Spooled(data), Weight::Step) => data.write_all(text.as_bytes()).unwrap_or(()),
+            // Whoever reads no more misses the rest; a verb does not end half-way for that.
+            (Stream::Plain(_), _) => self.data(text).unwrap_or(()),
+        }
+    }
+
     /// Writes one line of talk.
     pub fn talk(&mut self, line: &str) {
         // When nobody listens there is nobody to be told so; the exit code still says how it went.
-        let _ = writeln!(self.talk, "{line}");
+        let _ = self.talk.write().write_all(format!("{line}\n").as_bytes());
+    }
+
+    /// Writes one line of talk about something that goes on.
+    pub fn talk_meanwhile(&mut self, line: &str, weight: Weight) {
+        match (&mut self.talk, weight) {
+            (Stream::Spooled(talk), Weight::Progress) => talk.offer(&format!("{line}\n")),
+            (Stream::Spooled(_) | Stream::Plain(_), _) => self.talk(line),
+        }
+    }
+
+    /// How many lines were left out because nobody has read what was before them.
+    pub fn missed(&self) -> usize {
+        let missed = |stream: &Stream<'_>| match stream {
+            Stream::Spooled(spool) => spool.missed(),
+            Stream::Plain(_) => 0,
+        };
+        missed(&self.data) + missed(&self.talk)
     }
 
     /// Writes an error and what to do about it.
     pub fn error(&mut self, error: &str, hint: &str) {
         self.talk(&format!("error: {error}"));
         self.talk(&format!("hint: {hint}"));
+    }
+}
+
+// === impl Stream ===
+
+impl Stream<'_> {
+    fn write(&mut self) -> &mut dyn Write {
+        match self {
+            Stream::Plain(stream) => stream,
+            Stream::Spooled(spool) => spool,
+        }
     }
 }
 

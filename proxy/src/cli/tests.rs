@@ -422,3 +422,45 @@ fn help_is_no_error_and_nonsense_is_64() {
         }
     }
 }
+
+#[test]
+fn options_of_every_deploy_verb_stand_on_both_sides_of_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let text = format!(
+        r#"{}
+[deploy]
+compose_file = "/srv/compose.yml"
+project = "mana"
+dir = {:?}
+blue = {{ service = "b", image_variable = "B" }}
+green = {{ service = "g", image_variable = "G" }}
+"#,
+        config("\"self-signed\""),
+        dir.path()
+    );
+    let config = file(&dir, "m.toml", &text);
+    let config = config.to_str().unwrap();
+    let idle = Idle::default();
+    for words in [
+        ["deploy", "--json", "--config", config, "history"],
+        ["deploy", "--config", config, "history", "--json"],
+        ["deploy", "history", "--json", "--config", config],
+        ["--json", "deploy", "--config", config, "history"],
+    ] {
+        let (exit, data, talk) = carried_out(&words, &idle);
+        assert_eq!((exit, talk.as_str()), (0, ""), "{words:?}");
+        assert!(data.starts_with('{'), "{words:?}: {data}");
+    }
+    for option in [
+        &["--tag", "41"][..],
+        &["--rollback"],
+        &["--note", "why"],
+        &["--registry-token-file", "/t"],
+    ] {
+        let words = [&["deploy", "--config", config], option, &["status"]].concat();
+        let (exit, data, talk) = carried_out(&words, &idle);
+        assert_eq!((exit, data.as_str()), (64, ""), "{option:?}");
+        assert!(talk.contains("\nhint: "), "{talk}");
+    }
+    assert!(Arguments::try_parse_from(["mana-proxy", "deploy"]).is_err());
+}

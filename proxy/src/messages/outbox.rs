@@ -11,9 +11,9 @@
 //! `to` stands for the URL, which is not in it; nor is any secret.
 
 use std::collections::BTreeSet;
-use std::fs::{DirBuilder, File, OpenOptions, TryLockError};
+use std::fs::{DirBuilder, File, OpenOptions, Permissions, TryLockError};
 use std::io::{self, Read, Write};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -100,14 +100,18 @@ pub(super) struct SenderLock(#[expect(dead_code, reason = "open as long as it is
 pub(super) struct Damaged;
 
 impl Outbox {
-    /// Makes the directory if it is not there.
+    /// Makes the directory if it is not there, for all who may write in the one that it is in.
     pub(super) fn open(path: &Path) -> Result<Outbox, MessagesError> {
         let mut builder = DirBuilder::new();
-        let made = builder.recursive(true).mode(0o700).create(path);
+        let made = builder.recursive(true).mode(DIR_MODE).create(path);
         made.map_err(|source| MessagesError::Outbox {
             path: path.to_owned(),
             source,
         })?;
+        if let Ok(metadata) = path.metadata() {
+            // Its group is that of the directory around it, if that says so by its setgid bit, which is kept.
+            share(path, metadata.mode(), DIR_MODE);
+        }
         Ok(Outbox(path.to_owned()))
     }
 
@@ -118,7 +122,7 @@ impl Outbox {
             path: path.clone(),
             source,
         };
-        let file = private_file(&path).map_err(failed)?;
+        let file = shared_file(&path).map_err(failed)?;
         match file.try_lock() {
             Ok(()) => Ok(Some(SenderLock(file))),
             Err(TryLockError::WouldBlock) => Ok(None),
@@ -184,7 +188,7 @@ impl Outbox {
     pub(super) fn write(&self, name: &str, letter: &Letter) -> Result<(), MessagesError> {
         let temp = self.0.join(format!(".{name}{TEMP_SUFFIX}"));
         let write = || -> io::Result<()> {
-            let mut file = private_file(&temp)?;
+            let mut file = shared_file(&temp)?;
             file.set_len(0)?;
             file.write_all(&serde_json::to_vec(letter).map_err(io::Error::other)?)?;
             file.sync_all()?;
@@ -254,15 +258,27 @@ pub(super) fn random_id() -> String {
     format!("msg_{:032x}", fastrand::u128(..))
 }
 
-fn private_file(path: &Path) -> io::Result<File> {
-    OpenOptions::new()
+/// A file for all who deploy, whatever the umask of the first: whoever deploys next goes on with it.
+fn shared_file(path: &Path) -> io::Result<File> {
+    let file = OpenOptions::new()
         .write(true)
         .create(true)
         .truncate(false)
-        .mode(0o600)
-        .open(path)
+        .mode(FILE_MODE)
+        .open(path)?;
+    share(path, file.metadata()?.mode(), FILE_MODE);
+    Ok(file)
 }
 
+/// Gives it this mode, and leaves the bits above it. What belongs to another deployer only they can change, and have.
+fn share(path: &Path, now: u32, wanted: u32) {
+    if now & 0o777 != wanted {
+        std::fs::set_permissions(path, Permissions::from_mode(now & 0o7000 | wanted)).ok();
+    }
+}
+
+const DIR_MODE: u32 = 0o770;
+const FILE_MODE: u32 = 0o660;
 const LOCK_NAME: &str = ".lock";
 const SUFFIX: &str = ".json";
 const TEMP_SUFFIX: &str = ".tmp";

@@ -44,13 +44,22 @@ fn a_message_is_read_as_it_was_written() {
 }
 
 #[test]
-fn only_its_owner_can_read_the_outbox() {
-    let (_dir, outbox) = outbox();
+fn whoever_deploys_next_can_go_on_with_the_outbox() {
+    let dir = tempfile::tempdir().unwrap();
+    // As the package makes it: what is made in it is of its group.
+    std::fs::set_permissions(dir.path(), std::fs::Permissions::from_mode(0o2770)).unwrap();
+    let outbox = Outbox::open(&dir.path().join("outbox")).unwrap();
     outbox.add(&letter("x")).unwrap();
+    let _lock = outbox.lock().unwrap();
     let name = outbox.names().unwrap().pop_first().unwrap();
-    let mode = |path: &Path| path.metadata().unwrap().permissions().mode() & 0o777;
-    assert_eq!(mode(&outbox.0), 0o700);
-    assert_eq!(mode(&outbox.path_of(&name)), 0o600);
+    let mode = |path: &Path| path.metadata().unwrap().permissions().mode() & 0o7777;
+    assert_eq!(mode(&outbox.0), 0o2770);
+    assert_eq!(mode(&outbox.path_of(&name)), 0o660);
+    assert_eq!(mode(&outbox.path_of(LOCK_NAME)), 0o660);
+    // What was narrower is widened by whoever can.
+    std::fs::set_permissions(&outbox.0, std::fs::Permissions::from_mode(0o2700)).unwrap();
+    Outbox::open(&outbox.0).unwrap();
+    assert_eq!(mode(&outbox.0), 0o2770);
 }
 
 #[test]

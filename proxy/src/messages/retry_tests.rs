@@ -155,6 +155,8 @@ async fn a_message_that_cannot_be_sent_now_stays() {
     let sent = place.send(&destinations, ONCE).await;
     assert_eq!((sent.delivered, sent.dropped, sent.left), (0, 0, 1));
     assert!(matches!(sent.troubles[..], [Trouble::Failing { .. }]));
+    // The next sender says so again, and the journal would be full of it.
+    assert!(!sent.troubles[0].is_final());
     assert_eq!(receiver.seen().len(), 1);
     assert_eq!(place.files().len(), 1);
 }
@@ -228,6 +230,7 @@ async fn a_refused_message_is_dropped_and_the_next_one_sent() {
     );
     let sent = place.send(&destinations, QUICK).await;
     assert_eq!((sent.delivered, sent.dropped, sent.left), (1, 2, 0));
+    assert!(sent.troubles.iter().all(Trouble::is_final));
     let troubles: Vec<String> = sent.troubles.iter().map(ToString::to_string).collect();
     assert_eq!(
         troubles,

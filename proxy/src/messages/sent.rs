@@ -89,6 +89,21 @@ pub struct About {
     pub event: Event,
 }
 
+// === impl Trouble ===
+
+impl Trouble {
+    /// Whether a message is lost. Else it waits, and is tried again.
+    pub fn is_final(&self) -> bool {
+        match self {
+            Trouble::Unusable(_) | Trouble::Failing { .. } => false,
+            Trouble::Refused { .. }
+            | Trouble::TooOld { .. }
+            | Trouble::NoDestination { .. }
+            | Trouble::Damaged { .. } => true,
+        }
+    }
+}
+
 // === impl About ===
 
 impl About {

@@ -47,19 +47,22 @@ pub(super) enum Verdict {
 
 impl Default for Patience {
     fn default() -> Patience {
-        Patience {
-            total: Duration::from_secs(600),
-            request: Duration::from_secs(15),
-            first: Duration::from_secs(1),
-            longest: Duration::from_secs(60),
-            asked_max: Duration::from_secs(3600),
-        }
+        Patience::DEFAULT
     }
 }
 
 // === impl Patience ===
 
 impl Patience {
+    /// What [`Patience::default`] is.
+    pub const DEFAULT: Patience = Patience {
+        total: Duration::from_secs(600),
+        request: Duration::from_secs(15),
+        first: Duration::from_secs(1),
+        longest: Duration::from_secs(60),
+        asked_max: Duration::from_secs(3600),
+    };
+
     /// The wait after so many attempts in vain: `first`, twice that, and so on up to `longest`.
     pub(super) fn after(&self, attempts: u32) -> Duration {
         let doubled = 1_u32.checked_shl(attempts.saturating_sub(1));

@@ -9,7 +9,7 @@ const HISTORY_LAST_DEFAULT: usize = 20;
 
 /// `mana-proxy deploy`, and the verbs below it.
 #[derive(Debug, Args)]
-#[command(args_conflicts_with_subcommands = true, subcommand_negates_reqs = true)]
+#[command(subcommand_negates_reqs = true)]
 pub(in super::super) struct DeployArguments {
     #[command(subcommand)]
     pub(super) verb: Option<DeployVerb>,
@@ -23,6 +23,13 @@ pub(in super::super) struct DeployArguments {
     pub(super) config: PathBuf,
     #[command(flatten)]
     pub(super) bring: Bring,
+}
+
+impl DeployArguments {
+    /// Whether it is a deploy, and none of the verbs below it.
+    pub(in super::super) fn brings(&self) -> bool {
+        self.verb.is_none()
+    }
 }
 
 /// What is brought, and how.
@@ -69,6 +76,33 @@ pub(super) struct Bring {
     /// Read that token from a file
     #[arg(long, value_name = "FILE")]
     pub(super) registry_token_file: Option<PathBuf>,
+}
+
+// === impl Bring ===
+
+impl Bring {
+    /// Whether anything of it is on the command line. clap could refuse it beside a verb, but `--config` and `--json` with it.
+    pub(super) fn is_given(&self) -> bool {
+        let Bring {
+            image,
+            tag,
+            digest,
+            rollback,
+            dry_run,
+            wait,
+            note,
+            commit,
+            branch,
+            author,
+            repository,
+            registry_token_stdin,
+            registry_token_file,
+        } = self;
+        let texts = [image, tag, digest, note, commit, branch, author, repository];
+        texts.iter().any(|text| text.is_some())
+            || registry_token_file.is_some()
+            || [rollback, dry_run, wait, registry_token_stdin].contains(&&true)
+    }
 }
 
 /// What can be asked for beside a deploy.

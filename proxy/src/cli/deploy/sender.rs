@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
+use mana_control::deploy::run::TOKEN_VARIABLE;
 use mana_control::wire::NOTE_BYTES_MAX;
 use mana_control::{Request, Verb, client};
 
@@ -19,15 +20,24 @@ pub(super) fn outbox(deploy: &Deploy) -> PathBuf {
     deploy.settings.dir.join("outbox")
 }
 
-/// Sends what waits, and says what did not work: also in the journal, for nobody may be there to read it.
-pub(super) async fn send(deploy: &Deploy, socket: &Path, terminal: &mut Terminal<'_>) -> Exit {
+/// Sends what waits, and says what did not work. What will never be sent goes into the journal, for nobody may be there to
+/// read it; what still waits is tried again each minute, and would fill it.
+pub(super) async fn send(
+    deploy: &Deploy,
+    socket: &Path,
+    patience: Patience,
+    terminal: &mut Terminal<'_>,
+) -> Exit {
     if !outbox(deploy).exists() {
         return Exit::Done;
     }
-    match messages::send(&outbox(deploy), &deploy.messages, Patience::default()).await {
+    match messages::send(&outbox(deploy), &deploy.messages, patience).await {
         Ok(sent) => {
             for trouble in &sent.troubles {
                 terminal.talk(&format!("warning: {trouble}"));
+                if !trouble.is_final() {
+                    continue;
+                }
                 let note = Request {
                     note: Some(note(&trouble.to_string())),
                     ..Request::new(Verb::Note)
@@ -58,26 +68,62 @@ fn note(trouble: &str) -> String {
 /// How long the daemon may take for a line of the journal.
 const NOTE_DEADLINE: Duration = Duration::from_secs(5);
 
-/// Has what waits sent by a process that nobody waits for: a destination that is down delays nothing.
-pub(super) fn detach(config: &Path, deploy: &Deploy, terminal: &mut Terminal<'_>) {
-    let waiting = messages::waiting(&outbox(deploy)).unwrap_or_default();
-    if deploy.messages.is_empty() || waiting.is_empty() {
-        return;
+/// How long a reconciliation sends: the next one comes in a minute, and does not begin beside it.
+pub(super) const RECONCILE: Patience = Patience {
+    total: Duration::from_secs(20),
+    ..Patience::DEFAULT
+};
+
+/// What a deploy needs to have messages sent.
+#[derive(Clone, Copy)]
+pub(super) struct Outgoing<'a> {
+    /// What is configured.
+    pub(super) deploy: &'a Deploy,
+    /// Where, for the process that sends.
+    pub(super) file: &'a Path,
+}
+
+impl Outgoing<'_> {
+    /// Where messages wait.
+    pub(super) fn outbox(&self) -> PathBuf {
+        outbox(self.deploy)
     }
-    let begun = std::env::current_exe().and_then(|program| {
-        Command::new(program)
-            .args(["deploy", "send-messages", "--config"])
-            .arg(config)
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            // What ends this terminal's processes is not meant for it.
-            .process_group(0)
-            .spawn()
-    });
-    if let Err(error) = begun {
-        terminal.talk(&format!(
-            "warning: messages wait for the next deploy or `deploy reconcile`: {error}"
-        ));
+
+    /// Has what waits sent by a process that nobody waits for: a destination that is down delays nothing. Two of them are
+    /// no harm: one sends.
+    ///
+    /// # Errors
+    /// It did not begin; in words.
+    pub(super) fn detach(&self) -> Result<(), String> {
+        let waiting = messages::waiting(&self.outbox()).unwrap_or_default();
+        if self.deploy.messages.is_empty() || waiting.is_empty() {
+            return Ok(());
+        }
+        let begun = std::env::current_exe().and_then(|program| {
+            Command::new(program)
+                .args(["deploy", "send-messages", "--config"])
+                .arg(self.file)
+                .env_remove(TOKEN_VARIABLE)
+                .stdin(Stdio::null())
+                .stdout(Stdio::null())
+                .stderr(Stdio::null())
+                // What ends this terminal's processes is not meant for it.
+                .process_group(0)
+                .spawn()
+        });
+        begun.map(drop).map_err(|error| {
+            format!("messages wait for the next deploy or `deploy reconcile`: {error}")
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_reconciliation_has_sent_before_the_next_one_is_due() {
+        // The last request may begin as the time is over.
+        assert!(RECONCILE.total + RECONCILE.request < Duration::from_secs(60));
     }
 }

@@ -9,10 +9,9 @@ use mana_control::deploy::steps::{Said, StepState};
 use mana_control::journal::timestamp;
 
 use super::one_line;
-use super::sender::outbox;
+use super::sender::Outgoing;
 use crate::cli::progress;
-use crate::cli::terminal::Terminal;
-use crate::config::Deploy;
+use crate::cli::terminal::{Terminal, Weight};
 use crate::messages::{self, Event, Message};
 
 /// Who hears of a deploy.
@@ -20,7 +19,7 @@ pub(super) struct Teller<'t, 'w> {
     terminal: &'t mut Terminal<'w>,
     is_json: bool,
     /// None where nobody else is told.
-    deploy: Option<&'t Deploy>,
+    outgoing: Option<Outgoing<'t>>,
     troubles: Vec<String>,
 }
 
@@ -28,12 +27,12 @@ impl<'t, 'w> Teller<'t, 'w> {
     pub(super) fn new(
         terminal: &'t mut Terminal<'w>,
         is_json: bool,
-        deploy: Option<&'t Deploy>,
+        outgoing: Option<Outgoing<'t>>,
     ) -> Teller<'t, 'w> {
         Teller {
             terminal,
             is_json,
-            deploy,
+            outgoing,
             troubles: Vec::new(),
         }
     }
@@ -46,23 +45,41 @@ impl<'t, 'w> Teller<'t, 'w> {
 
 impl Herald for Teller<'_, '_> {
     fn say(&mut self, said: Said) {
+        let weight = weight(&said);
         if self.is_json {
-            // Whoever reads no more misses the rest; a deploy does not end half-way for that.
-            self.terminal.data(&format!("{}\n", said.to_json())).ok();
+            let line = format!("{}\n", said.to_json());
+            self.terminal.data_meanwhile(&line, weight);
         }
-        self.terminal.talk(&line(&said));
+        self.terminal.talk_meanwhile(&line(&said), weight);
     }
 
     fn announce(&mut self, announcement: &Announcement) {
-        let Some(deploy) = self.deploy else { return };
+        let Some(outgoing) = &self.outgoing else {
+            return;
+        };
+        let deploy = outgoing.deploy;
         let message = message(announcement, deploy.settings.site.as_str());
-        let kept = messages::put(&outbox(deploy), &deploy.messages, &message);
+        let kept = messages::put(&outgoing.outbox(), &deploy.messages, &message);
         if let Err(error) = kept {
             self.troubles.push(format!(
                 "nobody is told: {}",
                 crate::error_text::with_sources(&error)
             ));
         }
+        // Now, and not when it has ended: one that takes long, or is killed, has begun all the same.
+        self.troubles.extend(outgoing.detach().err());
+    }
+}
+
+/// What goes on can be missed; what has begun or ended should not be.
+fn weight(said: &Said) -> Weight {
+    match said {
+        Said::Daemon(_)
+        | Said::Step {
+            state: StepState::Goes,
+            ..
+        } => Weight::Progress,
+        Said::Step { .. } => Weight::Step,
     }
 }
 
