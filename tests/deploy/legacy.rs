@@ -1,7 +1,8 @@
 //! The faults of the script that a deploy replaces, one by one, where a deploy is concerned.
 //!
-//! Some of them are shown elsewhere as well, each from its own side. New connections for each request, streaming, headers and
-//! the files of an old build are of the proxy's, and are shown in `e2e`.
+//! Shown elsewhere: the lock (`lock`), the token (`secrets`), ports that everybody reaches and a slot that always
+//! restarts (`failures`), what runs after a reboot (`reboot`). New connections for each request, streaming, headers and the
+//! files of an old build are the proxy's, and are shown in `e2e`.
 
 use crate::apart::apart;
 use crate::release::Release;

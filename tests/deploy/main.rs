@@ -25,6 +25,7 @@ mod failures;
 mod interrupted;
 mod legacy;
 mod lock;
+mod messages;
 mod promises;
 mod reboot;
 mod secrets;
