@@ -251,6 +251,11 @@ pub fn short(image_id: &str) -> &str {
 // === impl Container ===
 
 impl Container {
+    /// Whether it has ended and does not run again yet.
+    pub fn is_between_starts(&self) -> bool {
+        !self.state.is_running || self.state.word == "restarting"
+    }
+
     /// Why it does not serve any more, if it does not: it has ended, or was started again by itself.
     pub fn failure(&self) -> Option<String> {
         let State {
@@ -260,9 +265,14 @@ impl Container {
             ..
         } = &self.state;
         if self.restarts > 0 {
+            // While it runs again, what it ended with is not known.
+            let code = match self.is_between_starts() {
+                true => format!(", exit code {exit_code}"),
+                false => String::new(),
+            };
+            let restarts = self.restarts;
             return Some(format!(
-                "it has ended and was started again (restarts: {})",
-                self.restarts
+                "it has ended and was started again (restarts: {restarts}{code})"
             ));
         }
         if self.state.is_running && word != "restarting" {

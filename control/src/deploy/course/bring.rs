@@ -16,6 +16,9 @@ use crate::deploy::steps::{Step, StepState};
 use crate::deploy::warm_up::Settling;
 use crate::slot::Slot;
 
+/// Looks for the exit code of a container that is started again and again.
+const EXIT_CODE_LOOKS: usize = 10;
+
 impl<H: Hands> Course<'_, H> {
     pub(super) async fn pull(&mut self, release: &Release) -> Result<String, Stop> {
         self.begin_step(Step::Pull, release.image.to_string());
@@ -217,6 +220,7 @@ impl<H: Hands> Course<'_, H> {
                 None => Some("it is not there any more".to_owned()),
             };
             if let Some(ended) = ended {
+                let ended = self.with_exit_code(slot).await.unwrap_or(ended);
                 let error = format!("the container of {slot} does not run: {ended}");
                 return Err(self.failure_of_container(error, slot).await);
             }
@@ -242,6 +246,18 @@ impl<H: Hands> Course<'_, H> {
             }
             sleep(GATE_PAUSE).await;
         }
+    }
+
+    /// Why a container has ended, once the engine knows with what: one that is started again and again says so in between.
+    async fn with_exit_code(&mut self, slot: Slot) -> Option<String> {
+        for _ in 0..EXIT_CODE_LOOKS {
+            let container = self.hands.container(slot).await.ok()??;
+            if container.is_between_starts() {
+                return container.failure();
+            }
+            sleep(GATE_PAUSE).await;
+        }
+        None
     }
 
     pub(super) async fn warm_up(&mut self, before: &Before) -> Result<(), Stop> {
