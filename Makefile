@@ -128,7 +128,7 @@ test-system:
 	$(MAKE) deb PROFILE=$(PROFILE) DEB_OPTIONS="--fast --strip --output $(PACKAGES)/mana-proxy.deb"
 	$(MAKE) deb PROFILE=$(PROFILE) DEB_OPTIONS="--fast --strip --output $(PACKAGES)/mana-proxy-next.deb --deb-version 9999.0.0-1"
 	MANA_PROXY_PACKAGES=$(PACKAGES) $(CARGO) $(AS_ROOT) test --locked -p mana-proxy --test system -- --ignored --nocapture --test-threads=1
-	$(CARGO) $(AS_ROOT) test --locked -p mana-proxy --test deploy -- --ignored --nocapture --test-threads=1
+	$(CARGO) $(AS_ROOT) test --locked -p mana-proxy --test deploy -- --ignored --nocapture --test-threads=2
 
 # What others wrote to test servers: sslyze, Autobahn, slowhttptest. Whatever is not to be had is skipped.
 suites: build
