@@ -71,6 +71,7 @@ fn each_step_is_told_in_its_order_and_left_in_the_journal() {
             "gate",
             "warm_up",
             "switch",
+            "drain",
             "watch",
             "keep_warm",
         ];
