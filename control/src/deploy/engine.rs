@@ -1,23 +1,22 @@
 //! The real hands: `docker`, compose, the daemon's socket, the files of the deploy directory.
 //!
-//! Owns the login in a directory that is thrown away, and the reading of what commands print. What they are told is in
-//! `commands`, when they run in `course`.
+//! Owns the reading of what commands print; `daemon` the calls over the socket, `login` the way to a registry. What commands
+//! are told is in `commands`, when they run in `course`.
 
-use std::io;
+mod daemon;
+mod login;
+
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
 use serde_json::Value;
-use tokio::sync::oneshot;
 use tokio::task::JoinSet;
-use tokio::time::{Instant, sleep, timeout};
+use tokio::time::{Instant, sleep};
 
-use crate::client::{self, ClientError};
-use crate::deploy::commands::{Commands, Compose, ENGINE_VARIABLE, Invocation, Login};
+use crate::client::ClientError;
+use crate::deploy::commands::{Commands, Compose, Invocation};
 use crate::deploy::container::{Container, parse_inspect};
-use crate::deploy::hands::{
-    Announcement, EngineNow, Hands, ImageNow, SiteNow, Switched, Trouble, is_published,
-};
+use crate::deploy::hands::{Announcement, EngineNow, Hands, ImageNow, SiteNow, Switched, Trouble};
 use crate::deploy::image::ImageName;
 use crate::deploy::ledger::Ledger;
 use crate::deploy::lock::Lock;
@@ -25,7 +24,7 @@ use crate::deploy::machine;
 use crate::deploy::page;
 use crate::deploy::run::run;
 use crate::deploy::settings::DeploySettings;
-use crate::deploy::steps::{Said, Step, StepState};
+use crate::deploy::steps::Said;
 use crate::reply::{Code, Reply};
 use crate::slot::Slot;
 use crate::wire::{NOTE_BYTES_MAX, Options, Request, Verb};
@@ -39,17 +38,15 @@ pub const READ_TIMEOUT: Duration = Duration::from_secs(30);
 pub const RESERVE_PATIENCE: Duration = Duration::from_secs(5);
 /// How long the daemon may take for a line of the journal, which a deploy does not depend on.
 pub const NOTE_TIMEOUT: Duration = Duration::from_secs(2);
-/// How long a logout may take, which asks nobody.
-const LOGOUT_TIMEOUT: Duration = Duration::from_secs(30);
 /// How long the daemon may take for anything but a drain.
 pub const DAEMON_TIMEOUT: Duration = Duration::from_secs(30);
-/// How long a change waits for somebody else who is at the site: as long as a drain usually takes.
-pub const BUSY_PATIENCE: Duration = Duration::from_secs(60);
 const BUSY_PAUSE: Duration = Duration::from_millis(250);
 /// Last lines of a container that are shown.
 pub const LOG_LINES: usize = 20;
 /// The longest of them.
 pub const LOG_LINE_BYTES_MAX: usize = 500;
+
+pub use login::remove_left_logins;
 
 /// Who hears of a deploy.
 pub trait Herald {
@@ -130,97 +127,6 @@ impl<'a> Engine<'a> {
         }
     }
 
-    /// Asks the daemon. `patience` is for those calls that do not wait for a drain.
-    async fn call(
-        &mut self,
-        request: Request,
-        patience: Option<Duration>,
-    ) -> Result<(Reply, Option<Instant>), Trouble> {
-        let mut published = None;
-        let herald = &mut *self.herald;
-        let call = client::call(&self.socket, &request, |event| {
-            if is_published(event) {
-                published = Some(Instant::now());
-            }
-            herald.say(Said::Daemon(event.clone()));
-        });
-        let reply = match patience {
-            None => call.await,
-            Some(patience) => match timeout(patience, call).await {
-                Ok(reply) => reply,
-                Err(_) => {
-                    let error = format!("the daemon did not reply within {} s", patience.as_secs());
-                    return Err(Trouble::Daemon(error));
-                }
-            },
-        };
-        let reply = reply.map_err(|error| lost(&error))?;
-        match reply.ok() {
-            true => Ok((reply, published)),
-            false => Err(refused(&reply)),
-        }
-    }
-
-    /// Asks for a change. While somebody else is at the site, again and again: a way back must not fail for that.
-    async fn change(
-        &mut self,
-        request: Request,
-        patience: Option<Duration>,
-    ) -> Result<(Reply, Option<Instant>), Trouble> {
-        let deadline = Instant::now() + BUSY_PATIENCE;
-        loop {
-            match self.call(request.clone(), patience).await {
-                Err(Trouble::Refused {
-                    code: Code::Busy, ..
-                }) if Instant::now() < deadline => {
-                    sleep(BUSY_PAUSE).await;
-                }
-                reply => return reply,
-            }
-        }
-    }
-
-    /// Keeps a connection that the slot is reserved by. It ends with this process, or with `self`.
-    async fn begin_reservation(&mut self, slot: Slot) -> Result<(), Trouble> {
-        let request = Request {
-            progress: true,
-            ..self.request(Verb::Reserve(slot))
-        };
-        let (socket, (sender, reserved)) = (self.socket.clone(), oneshot::channel());
-        let mut sender = Some(sender);
-        let mut reservation = JoinSet::new();
-        reservation.spawn(async move {
-            let ended = client::call(&socket, &request, |event| {
-                let is_reserved = event.get("event").and_then(Value::as_str) == Some("reserved");
-                if let Some(sender) = sender.take_if(|_| is_reserved) {
-                    // Whoever does not wait any more has given up, and ends this.
-                    sender.send(()).ok();
-                }
-            });
-            ended.await
-        });
-        tokio::select! {
-            Ok(()) = reserved => {}
-            Some(ended) = reservation.join_next() => return Err(match ended {
-                Ok(Ok(reply)) => refused(&reply),
-                Ok(Err(error)) => lost(&error),
-                Err(_) => Trouble::Daemon("the reservation was lost".to_owned()),
-            }),
-            () = sleep(DAEMON_TIMEOUT) => {
-                return Err(Trouble::Daemon("the daemon does not reserve the slot".to_owned()));
-            }
-        }
-        self.reservations.push(reservation);
-        Ok(())
-    }
-
-    fn request(&self, verb: Verb) -> Request {
-        Request {
-            site: Some(self.settings.site.clone()),
-            ..Request::new(verb)
-        }
-    }
-
     /// Runs a command that has to succeed; what it printed.
     async fn done(&self, invocation: &Invocation) -> Result<String, Trouble> {
         let patience = match invocation.holds_lock {
@@ -243,81 +149,6 @@ impl<'a> Engine<'a> {
         let mut containers = parse_inspect(&printed).map_err(|_| strange(&inspect, &printed))?;
         containers.sort_by_key(|container| !container.state.is_running);
         Ok(containers)
-    }
-
-    async fn pull_with(
-        &mut self,
-        image: &ImageName,
-        login: Option<Login<'_>>,
-        patience: Duration,
-    ) -> Result<(), Trouble> {
-        let pull = self.commands().pull(&image.to_string(), login);
-        let herald = &mut *self.herald;
-        let ended = run(&pull, self.lock.as_ref(), None, patience, |line| {
-            herald.say(Said::Step {
-                deploy: None,
-                step: Step::Pull,
-                state: StepState::Goes,
-                detail: line.to_owned(),
-                took: None,
-            });
-        });
-        ended.await?.checked(&pull).map(drop)
-    }
-
-    /// Logs in, pulls, logs out. The login is in a directory of its own, which is gone afterwards.
-    async fn pull_logged_in(
-        &mut self,
-        image: &ImageName,
-        user: &str,
-        token: &Token,
-    ) -> Result<(), Trouble> {
-        let deadline = Instant::now() + self.settings.pull_timeout;
-        let left = || deadline.saturating_duration_since(Instant::now());
-        let parent = login_parent(&self.settings.dir);
-        let config = tempfile::Builder::new()
-            .prefix(LOGIN_PREFIX)
-            .tempdir_in(&parent);
-        let config = config.map_err(|source| Trouble::Machine {
-            what: format!(
-                "cannot make a directory for the login in {}",
-                parent.display()
-            ),
-            source,
-        })?;
-        let engine = self.engine_by_name(left()).await;
-        let login = Login {
-            config: config.path(),
-            engine: engine.as_deref(),
-        };
-        let log_in = self.commands().login(login, user, image.registry());
-        let ended = run(&log_in, None, Some(&token.0), left(), |_| {}).await?;
-        let pulled = match ended.checked(&log_in) {
-            Ok(_) => self.pull_with(image, Some(login), left()).await,
-            Err(trouble) => Err(trouble),
-        };
-        let log_out = self.commands().logout(login, image.registry());
-        // The directory goes in any case, and the login with it.
-        run(&log_out, None, None, LOGOUT_TIMEOUT, |_| {}).await.ok();
-        config.close().map_err(|source| Trouble::Machine {
-            what: "cannot remove the login".to_owned(),
-            source,
-        })?;
-        pulled
-    }
-
-    /// The engine that `docker` uses by itself, if neither the configuration nor the environment names one.
-    async fn engine_by_name(&self, patience: Duration) -> Option<String> {
-        let is_named = std::env::var_os(ENGINE_VARIABLE).is_some_and(|engine| !engine.is_empty());
-        if self.settings.engine.is_some() || is_named {
-            return None;
-        }
-        let context = self.commands().context();
-        // One that cannot say uses its default with a login and without.
-        let ended = run(&context, None, None, patience, |_| {}).await.ok()?;
-        let printed = ended.checked(&context).ok()?;
-        let engine = printed.trim();
-        (!engine.is_empty()).then(|| engine.to_owned())
     }
 }
 
@@ -596,49 +427,6 @@ impl Hands for Engine<'_> {
     }
 }
 
-fn lost(error: &ClientError) -> Trouble {
-    match std::error::Error::source(error) {
-        Some(source) => Trouble::Daemon(format!("{error}: {source}")),
-        None => Trouble::Daemon(error.to_string()),
-    }
-}
-
-fn refused(reply: &Reply) -> Trouble {
-    match reply.code() {
-        Some(code) => Trouble::Refused {
-            code,
-            error: reply.error().unwrap_or_default().to_owned(),
-            hint: reply.hint().map(str::to_owned),
-        },
-        None => Trouble::Daemon("the daemon refused without a reason".to_owned()),
-    }
-}
-
-/// Removes logins that a deploy has left which was killed. Whoever calls holds the lock.
-///
-/// # Errors
-/// One is there and cannot be removed, for example because another user has left it; all others were.
-pub fn remove_left_logins(dir: &Path) -> io::Result<()> {
-    let mut failure = None;
-    for entry in std::fs::read_dir(login_parent(dir))? {
-        let entry = entry?;
-        if entry
-            .file_name()
-            .to_string_lossy()
-            .starts_with(LOGIN_PREFIX)
-            && let Err(error) = std::fs::remove_dir_all(entry.path())
-        {
-            failure = failure.or(Some(error));
-        }
-    }
-    failure.map_or(Ok(()), Err)
-}
-
-/// Where the directory of a login is made: in the deploy directory, which only those who deploy may read.
-fn login_parent(dir: &Path) -> PathBuf {
-    dir.to_owned()
-}
-
 fn strange(invocation: &Invocation, printed: &str) -> Trouble {
     Trouble::Strange {
         command: invocation.to_string(),
@@ -670,8 +458,6 @@ fn shown(line: &str) -> String {
         .collect()
 }
 
-const LOGIN_PREFIX: &str = "login-";
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -692,31 +478,5 @@ mod tests {
         assert!(shown(&"ü".repeat(LOG_LINE_BYTES_MAX)).len() <= LOG_LINE_BYTES_MAX);
         assert_eq!(fit("a\nb"), "a b");
         assert!(fit(&"ü".repeat(NOTE_BYTES_MAX)).len() <= NOTE_BYTES_MAX);
-    }
-
-    #[test]
-    fn logins_that_were_left_are_removed_and_nothing_else() {
-        let dir = tempfile::tempdir().expect("dir");
-        std::fs::create_dir(dir.path().join("login-abc")).expect("left");
-        std::fs::write(dir.path().join("login-abc/config.json"), "{}").expect("config");
-        std::fs::write(dir.path().join("ledger.json"), "{}").expect("ledger");
-        remove_left_logins(dir.path()).expect("removed");
-        let left: Vec<_> = std::fs::read_dir(dir.path()).expect("dir").collect();
-        assert_eq!(left.len(), 1);
-    }
-
-    #[test]
-    fn one_that_cannot_be_removed_leaves_no_other_behind() {
-        let dir = tempfile::tempdir().expect("dir");
-        let login = |name: String| dir.path().join(format!("{LOGIN_PREFIX}{name}"));
-        for n in 0..8 {
-            std::fs::create_dir(login(format!("d{n}"))).expect("left");
-            // No directory, which root cannot remove as one either. Which comes first is the file system's choice.
-            std::fs::write(login(format!("f{n}")), "").expect("left");
-        }
-        remove_left_logins(dir.path()).expect_err("no directory");
-        for n in 0..8 {
-            assert!(!login(format!("d{n}")).exists());
-        }
     }
 }
