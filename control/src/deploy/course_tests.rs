@@ -115,7 +115,7 @@ async fn a_release_that_is_no_good_is_stopped_and_everything_is_as_before() {
         (
             Nature::Unhealthy,
             Step::Gate,
-            "within 60 s of its start: localhost:4001 answered 500",
+            "within 60 s of its start (deploy.start_timeout): localhost:4001 answered 500",
             Outcome::Failed,
         ),
         (
@@ -646,4 +646,58 @@ async fn a_rollback_that_has_waited_does_not_undo_what_came_in_between() {
         (Outcome::Refused, Slot::Green),
         "{finished:?}"
     );
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_bad_release_that_could_not_be_undone_is_what_a_rollback_leads_away_from() {
+    let mut world = World::with(Nature::ErrorsLive);
+    world.refuses_to_go_back = true;
+    let finished = deploy(&mut world).await;
+    assert_eq!(
+        (finished.outcome, world.active),
+        (Outcome::Failed, Slot::Green)
+    );
+    assert!(
+        failed_at(&finished)
+            .1
+            .contains("could not be made active again"),
+        "{finished:?}"
+    );
+    world.refuses_to_go_back = false;
+    let back = carry_out(&mut world, &settings(), What::Rollback).await;
+    assert_eq!(
+        (back.outcome, world.active),
+        (Outcome::Deployed, Slot::Blue),
+        "{back:?}"
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_slot_that_somebody_had_taken_out_of_use_is_so_after_a_failure() {
+    let mut world = World::with(Nature::Unhealthy);
+    world.is_drained[1] = true;
+    let finished = deploy(&mut world).await;
+    assert_eq!(finished.outcome, Outcome::Failed);
+    assert!(
+        world.is_drained[1] && !world.runs(Slot::Green),
+        "{finished:?}"
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_image_that_somebody_else_has_named_is_theirs() {
+    let mut world = World::new();
+    for number in 41..46 {
+        let name = format!("app:{number}");
+        world
+            .registry
+            .insert(name.clone(), (format!("i{number}"), Nature::Good));
+        carry_out(&mut world, &settings(), image(&name)).await;
+        if number == 41 {
+            // The tag was moved away, and what it stood for has another name by now.
+            let kept = world.images.remove("app:41").expect("pulled");
+            world.images.insert("keep:me".to_owned(), kept);
+        }
+    }
+    assert!(world.images.contains_key("keep:me") && !world.images.contains_key("app:42"));
 }

@@ -94,6 +94,8 @@ pub(crate) struct World {
     pub switched_at: Option<Instant>,
     /// The engine does not answer any more once there was a switch.
     pub hangs_after_switch: bool,
+    /// A switch back to blue is turned away.
+    pub refuses_to_go_back: bool,
     /// The daemon is away from the first probe on.
     pub is_gone_from_gate: bool,
     pub said: Vec<String>,
@@ -137,6 +139,7 @@ impl World {
             drains_for: None,
             switched_at: None,
             hangs_after_switch: false,
+            refuses_to_go_back: false,
             is_gone_from_gate: false,
             said: Vec::new(),
             notes: Vec::new(),
@@ -310,6 +313,13 @@ impl Hands for World {
         _note: &str,
     ) -> Result<Switched, Trouble> {
         self.call("switch").await?;
+        if self.refuses_to_go_back && slot == Slot::Blue {
+            return Err(Trouble::Refused {
+                code: Code::Refused,
+                error: "blue does not pass its gate".to_owned(),
+                hint: None,
+            });
+        }
         if if_generation != self.generation {
             return Err(Trouble::Refused {
                 code: Code::Conflict,

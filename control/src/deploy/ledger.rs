@@ -363,11 +363,12 @@ impl Ledger {
         self.deploys.drain(..over);
     }
 
-    /// The releases that were active and not undone, newest first.
+    /// The releases that became active and were not undone, newest first. One that failed and could not be undone is among
+    /// them: it is what is active, and a rollback leads away from it.
     pub fn good(&self) -> impl Iterator<Item = &Entry> {
         let is_good = |entry: &&Entry| match entry.outcome {
             Some(Outcome::Deployed) => true,
-            Some(Outcome::CutOff) => entry.generation.is_some(),
+            Some(Outcome::CutOff | Outcome::Failed) => entry.generation.is_some(),
             _ => false,
         };
         self.deploys.iter().rev().filter(is_good)
@@ -513,6 +514,7 @@ pub(super) mod tests {
             ("app:3", Outcome::RolledBack, Some(2)),
             ("app:4", Outcome::CutOff, None),
             ("app:5", Outcome::CutOff, Some(4)),
+            ("app:6", Outcome::Failed, Some(5)),
         ] {
             ledger.begin(entry(image, "sha256:aa", None));
             ledger.close(|entry| {
@@ -521,6 +523,6 @@ pub(super) mod tests {
             });
         }
         let good: Vec<String> = ledger.good().map(|entry| entry.image.to_string()).collect();
-        assert_eq!(good, ["app:5", "app:1"]);
+        assert_eq!(good, ["app:6", "app:5", "app:1"]);
     }
 }

@@ -239,7 +239,10 @@ impl<H: Hands> Course<'_, H> {
                     .unwrap_or_default();
                 let waited = match patience {
                     Duration::ZERO => String::new(),
-                    patience => format!(" within {} s of its start", patience.as_secs_f32()),
+                    patience => format!(
+                        " within {} s of its start (deploy.start_timeout)",
+                        patience.as_secs_f32()
+                    ),
                 };
                 let error = format!("{slot} did not pass its gate{waited}: {refusal}{health}");
                 return Err(self.failure_of_container(error, slot).await);

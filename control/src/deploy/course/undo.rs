@@ -152,6 +152,9 @@ impl<H: Hands> Course<'_, H> {
         if self.has_drained {
             self.hands.undrain(to).await?;
             self.ledger.out_of_use = None;
+        } else if self.has_touched {
+            // Somebody had taken it out of use before, and finds it so.
+            self.hands.drain(to).await?;
         }
         Ok(done.join("; "))
     }
