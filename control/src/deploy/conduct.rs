@@ -37,6 +37,19 @@ pub struct Means<'a> {
     pub herald: &'a mut dyn Herald,
 }
 
+impl<'a> Means<'a> {
+    /// The real hands. With a lock they may change something.
+    async fn hands(self, lock: Option<Lock>) -> Engine<'a> {
+        let Means {
+            settings,
+            socket,
+            token,
+            herald,
+        } = self;
+        Engine::new(settings, socket, token, lock, herald).await
+    }
+}
+
 /// Why there was not even a beginning.
 #[derive(Debug, thiserror::Error)]
 pub enum ConductError {
@@ -155,20 +168,12 @@ pub async fn plan(
     order: Order,
     cancel: Cancel,
 ) -> Result<Result<Planned, Failure>, ConductError> {
-    let Means {
-        settings,
-        socket,
-        token,
-        herald,
-    } = means;
+    let settings = means.settings;
     let mut ledger = Ledger::load(&settings.dir)?;
-    let mut engine = Engine::new(settings, socket, token, None, herald).await;
+    let mut engine = means.hands(None).await;
     let commands = engine.commands();
-    Ok(
-        Course::new(&mut engine, settings, &mut ledger, order, cancel)
-            .plan(commands)
-            .await,
-    )
+    let course = Course::new(&mut engine, settings, &mut ledger, order, cancel);
+    Ok(course.plan(commands).await)
 }
 
 /// How things stand. Changes nothing and needs no lock.
@@ -176,19 +181,14 @@ pub async fn plan(
 /// # Errors
 /// The ledger cannot be read.
 pub async fn survey(means: Means<'_>) -> Result<Survey, ConductError> {
-    let Means {
-        settings,
-        socket,
-        token,
-        herald,
-    } = means;
-    let ledger = Ledger::load(&settings.dir)?;
-    let mut engine = Engine::new(settings, socket, token, None, herald).await;
+    let dir = &means.settings.dir;
+    let (ledger, holder) = (Ledger::load(dir)?, LockHolder::of(dir));
+    let mut engine = means.hands(None).await;
     Ok(Survey {
         site: engine.site().await,
         containers: containers(&mut engine).await,
         ledger,
-        holder: LockHolder::of(&settings.dir),
+        holder,
     })
 }
 
@@ -201,20 +201,16 @@ pub async fn reconcile(
     who: &str,
     is_boot: bool,
 ) -> Result<Reconciled, ConductError> {
-    let Means {
-        settings,
-        socket,
-        token,
-        herald,
-    } = means;
+    let settings = means.settings;
     let lock = match take_lock(&settings.dir, &holder(who, "reconcile".to_owned())) {
         Err(ConductError::Lock(LockError::Held(_))) => return Ok(Reconciled::Busy),
         lock => lock?,
     };
+    // What cannot be removed is in nobody's way; the next look tries again.
     remove_left_logins(&settings.dir).ok();
     let before = Ledger::load(&settings.dir)?;
     let mut ledger = before.clone();
-    let mut engine = Engine::new(settings, socket, token, Some(lock), herald).await;
+    let mut engine = means.hands(Some(lock)).await;
     let done = bring_about(&mut engine, settings, &mut ledger, is_boot).await;
     if ledger != before {
         engine.store(&ledger)?;

@@ -651,6 +651,8 @@ async fn a_rollback_that_has_waited_does_not_undo_what_came_in_between() {
 #[tokio::test(start_paused = true)]
 async fn a_bad_release_that_could_not_be_undone_is_what_a_rollback_leads_away_from() {
     let mut world = World::with(Nature::ErrorsLive);
+    world.ledger.begin(entry("app:40", "i40", None));
+    world.ledger.close(|entry| entry.outcome = Some(Outcome::Deployed));
     world.refuses_to_go_back = true;
     let finished = deploy(&mut world).await;
     assert_eq!(
