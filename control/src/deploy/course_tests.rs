@@ -100,6 +100,8 @@ async fn a_good_release_is_active_in_the_end_and_the_old_one_is_warm() {
         (entry.generation, entry.image_id.as_deref(), entry.requests),
         (Some(8), Some("i41"), Some(0))
     );
+    // Nobody said of which commit it is, so the image does.
+    assert_eq!(entry.about.commit.as_deref(), Some("commit of i41"));
     assert!(finished.published.is_some() && world.ledger.pending.is_none());
 }
 
@@ -652,7 +654,9 @@ async fn a_rollback_that_has_waited_does_not_undo_what_came_in_between() {
 async fn a_bad_release_that_could_not_be_undone_is_what_a_rollback_leads_away_from() {
     let mut world = World::with(Nature::ErrorsLive);
     world.ledger.begin(entry("app:40", "i40", None));
-    world.ledger.close(|entry| entry.outcome = Some(Outcome::Deployed));
+    world
+        .ledger
+        .close(|entry| entry.outcome = Some(Outcome::Deployed));
     world.refuses_to_go_back = true;
     let finished = deploy(&mut world).await;
     assert_eq!(

@@ -311,28 +311,13 @@ impl Hands for Engine<'_> {
 
     async fn image(&mut self, reference: &str) -> Result<Option<ImageNow>, Trouble> {
         let inspect = self.commands().image(reference);
-        let ended = run(&inspect, None, None, COMMAND_TIMEOUT, |_| {}).await?;
+        let ended = run(&inspect, None, None, READ_TIMEOUT, |_| {}).await?;
         if !ended.is_success() && ended.stderr.to_ascii_lowercase().contains("no such image") {
             return Ok(None);
         }
         let printed = ended.checked(&inspect)?;
-        let read: Option<Value> = serde_json::from_str(&printed).ok();
-        let image = read.as_ref().and_then(|images| images.get(0));
-        let id = image
-            .and_then(|image| image["Id"].as_str())
-            .ok_or_else(|| strange(&inspect, &printed))?;
-        let label = |name: &str| Some(image?["Config"]["Labels"][name].as_str()?.to_owned());
-        let names = image.and_then(|image| image["RepoTags"].as_array());
-        let names = names.map(|names| {
-            let names = names.iter().filter_map(Value::as_str);
-            names.map(str::to_owned).collect::<Vec<_>>()
-        });
-        Ok(Some(ImageNow {
-            id: id.to_owned(),
-            names: names.unwrap_or_default(),
-            revision: label("org.opencontainers.image.revision"),
-            source: label("org.opencontainers.image.source"),
-        }))
+        let image = ImageNow::read(&printed);
+        image.map(Some).ok_or_else(|| strange(&inspect, &printed))
     }
 
     async fn pull(&mut self, image: &ImageName) -> Result<(), Trouble> {

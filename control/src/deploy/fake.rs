@@ -414,6 +414,7 @@ impl Hands for World {
         };
         Ok(id.map(|id| ImageNow {
             names: called(&id),
+            revision: Some(format!("commit of {id}")),
             id,
             ..ImageNow::default()
         }))

@@ -293,6 +293,24 @@ impl SlotNow {
     }
 }
 
+// === impl ImageNow ===
+
+impl ImageNow {
+    /// Reads the array that `docker image inspect` prints.
+    pub fn read(printed: &str) -> Option<ImageNow> {
+        let shown: Value = serde_json::from_str(printed).ok()?;
+        let image = shown.get(0)?;
+        let label = |name: &str| Some(image["Config"]["Labels"][name].as_str()?.to_owned());
+        let names = image["RepoTags"].as_array().into_iter().flatten();
+        Some(ImageNow {
+            id: image["Id"].as_str()?.to_owned(),
+            revision: label("org.opencontainers.image.revision"),
+            source: label("org.opencontainers.image.source"),
+            names: names.filter_map(Value::as_str).map(str::to_owned).collect(),
+        })
+    }
+}
+
 // === impl Trouble ===
 
 impl Trouble {
@@ -321,6 +339,29 @@ pub(crate) fn is_published(event: &Map<String, Value>) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_image_is_read_with_its_names_and_where_it_is_from() {
+        let printed = r#"[{"Id":"sha256:aa","RepoTags":["app:41","keep:me"],"Config":{"Labels":{
+            "org.opencontainers.image.revision":"c0ffee","org.opencontainers.image.source":"https://git.example/app"}}}]"#;
+        let image = ImageNow::read(printed).expect("image");
+        assert_eq!(
+            (image.id.as_str(), image.names.as_slice()),
+            (
+                "sha256:aa",
+                ["app:41", "keep:me"].map(str::to_owned).as_slice()
+            )
+        );
+        assert_eq!(
+            (image.revision.as_deref(), image.source.as_deref()),
+            (Some("c0ffee"), Some("https://git.example/app"))
+        );
+        let bare =
+            ImageNow::read(r#"[{"Id":"sha256:bb","RepoTags":null,"Config":{"Labels":null}}]"#)
+                .expect("image");
+        assert!(bare.names.is_empty() && bare.revision.is_none());
+        assert_eq!(ImageNow::read("[]"), None);
+    }
 
     #[test]
     fn a_site_is_read_from_a_status_reply() {

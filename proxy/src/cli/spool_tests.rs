@@ -1,3 +1,5 @@
+//! What a stream that takes its time, or nothing at all, does to whoever writes to it.
+
 #![allow(clippy::unwrap_used)]
 
 use std::io::{PipeWriter, Read, pipe};

@@ -1,3 +1,5 @@
+//! Where messages may go, and that neither URL nor secret is ever shown.
+
 #![allow(clippy::unwrap_used)]
 
 use std::path::PathBuf;

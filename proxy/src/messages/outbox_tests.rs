@@ -1,3 +1,5 @@
+//! The outbox on a real disk: its bound, its order, whose it is.
+
 #![allow(clippy::unwrap_used)]
 
 use std::os::unix::fs::PermissionsExt;
