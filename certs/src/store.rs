@@ -14,11 +14,11 @@
 mod error;
 
 use std::fmt;
-use std::fs::{DirBuilder, File, OpenOptions};
+use std::fs::{DirBuilder, File, OpenOptions, TryLockError};
 use std::io::{self, Read, Write};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
-use std::time::SystemTime;
+use std::time::{Duration, Instant, SystemTime};
 
 use instant_acme::AccountCredentials;
 use serde::de::DeserializeOwned;
@@ -242,6 +242,8 @@ impl Store {
             source,
         };
         let temp = dir.join(format!("{name}.tmp"));
+        // The daemon and `certs import` may be here at once, and there is one temp file.
+        let _alone = alone_in(&dir, OTHER_WRITER_TIME).map_err(failed)?;
         // A crash may have left one; whatever else lies there, a link or a file that others can read, is not written to.
         remove(&temp)?;
         let mut file = OpenOptions::new()
@@ -265,6 +267,24 @@ impl Store {
             failpoint::reach("acme-bundle-stored");
         }
         Ok(())
+    }
+}
+
+/// Keeps other writers out of a directory until the file is dropped, or the process ends; waits for `patience` at most.
+fn alone_in(dir: &Path, patience: Duration) -> io::Result<File> {
+    let file = File::open(dir)?;
+    let until = Instant::now() + patience;
+    loop {
+        match file.try_lock() {
+            Ok(()) => return Ok(file),
+            // A file system without locks has nobody else on it who would know of them.
+            Err(TryLockError::Error(_)) => return Ok(file),
+            Err(TryLockError::WouldBlock) if Instant::now() >= until => {
+                let reason = "another process is writing there and does not end";
+                return Err(io::Error::new(io::ErrorKind::TimedOut, reason));
+            }
+            Err(TryLockError::WouldBlock) => std::thread::sleep(OTHER_WRITER_LOOK),
+        }
     }
 }
 
@@ -385,6 +405,10 @@ const ACCOUNTS: &str = "accounts";
 const BUNDLE: &str = "bundle.pem";
 const ORDER: &str = "order.json";
 const LEDGER: &str = "ledger.json";
+/// How long a write waits for another process that writes in the same directory: many times what the slowest disk takes
+/// for a file of a few kilobytes.
+const OTHER_WRITER_TIME: Duration = Duration::from_secs(5);
+const OTHER_WRITER_LOOK: Duration = Duration::from_millis(5);
 
 #[cfg(test)]
 #[path = "store_tests.rs"]

@@ -171,3 +171,35 @@ fn each_directory_has_an_account_of_its_own() {
         "{names:?}"
     );
 }
+
+#[test]
+fn two_writers_at_once_leave_one_whole_file_and_no_error() {
+    let dir = tempfile::tempdir().unwrap();
+    let writers: Vec<_> = (0..4)
+        .map(|_| {
+            let store = Store::open(dir.path()).unwrap();
+            std::thread::spawn(move || {
+                for _ in 0..25 {
+                    store.store_ledger("a.so", &Ledger::default()).unwrap();
+                    store.ledger("a.so").unwrap();
+                }
+            })
+        })
+        .collect();
+    for writer in writers {
+        writer.join().unwrap();
+    }
+}
+
+#[test]
+fn a_writer_that_does_not_end_is_waited_for_within_a_limit() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = Store::open(dir.path()).unwrap();
+    store.store_ledger("a.so", &Ledger::default()).unwrap();
+    let site = dir.path().join("certs/a.so");
+    let held = alone_in(&site, Duration::ZERO).unwrap();
+    let error = alone_in(&site, Duration::from_millis(1)).unwrap_err();
+    assert_eq!(error.kind(), std::io::ErrorKind::TimedOut, "{error}");
+    drop(held);
+    store.store_ledger("a.so", &Ledger::default()).unwrap();
+}

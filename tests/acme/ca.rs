@@ -3,6 +3,8 @@
 use std::net::{SocketAddr, TcpListener};
 use std::path::Path;
 use std::process::Stdio;
+use std::sync::LazyLock;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair};
 use tempfile::TempDir;
@@ -208,10 +210,15 @@ pub fn local(port: u16) -> SocketAddr {
     SocketAddr::from(([127, 0, 0, 1], port))
 }
 
-/// A port that nobody listens on, below those that the system gives to connections.
+/// A port that nobody listens on, below those that the system gives to connections. Each is given out once: between this
+/// look and the listener, another test would find it free as well.
 pub fn free_port() -> u16 {
+    const PORTS: usize = 20_000;
+    static FIRST: LazyLock<usize> = LazyLock::new(|| fastrand::usize(..PORTS));
+    static GIVEN: AtomicUsize = AtomicUsize::new(0);
     loop {
-        let port = 12_000 + u16::try_from(fastrand::usize(..20_000)).unwrap();
+        let given = GIVEN.fetch_add(1, Ordering::Relaxed);
+        let port = 12_000 + u16::try_from((*FIRST + given) % PORTS).unwrap();
         if TcpListener::bind(local(port)).is_ok() {
             return port;
         }

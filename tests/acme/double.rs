@@ -148,7 +148,7 @@ impl Double {
         format!("https://{}/dir", self.address)
     }
 
-    /// How often a part was asked.
+    /// How often a part was asked, but for what pebble wanted again with another nonce: it refuses some at random.
     pub fn count(&self, part: Part) -> usize {
         lock(&self.state.counts).get(&part).copied().unwrap_or(0)
     }
@@ -236,6 +236,9 @@ impl Issue {
     }
 }
 
+/// RFC 8555 s6.5: the same request is made again, with the nonce of this refusal.
+const BAD_NONCE: &[u8] = b"urn:ietf:params:acme:error:badNonce";
+
 fn part_of(path: &str) -> Part {
     let first = path.trim_start_matches('/').split('/').next();
     match first.unwrap_or_default() {
@@ -280,6 +283,11 @@ async fn answer(
     let address = lock(&state.pebble).unwrap();
     let (mut parts, mut answer) = forward(Request::from_parts(head, body), address).await?;
     let is_good = parts.status.is_success();
+    if !is_good && answer.windows(BAD_NONCE.len()).any(|at| at == BAD_NONCE) {
+        lock(&state.counts)
+            .entry(part)
+            .and_modify(|count| *count -= 1);
+    }
     match part {
         Part::Directory if is_good => {
             let mut directory: Value = serde_json::from_slice(&answer).unwrap();
