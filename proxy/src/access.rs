@@ -20,13 +20,13 @@ use std::time::{Duration, Instant, SystemTime};
 use http::header::HeaderValue;
 use http::{StatusCode, Version};
 use mana_control::{Site, Slot, Upstream};
-use pingora::http::RequestHeader;
 use serde::Serialize;
 
 use crate::client_address::Client;
 use crate::exchange::Progress;
 use crate::fault::Fault;
 use crate::forward::Connection;
+use crate::request_head::RequestHead;
 use crate::select::Candidate;
 use crate::tunnel::{TunnelEnd, TunnelReport};
 
@@ -42,20 +42,12 @@ pub struct Record {
     started: Instant,
     client: HeaderValue,
     protocol: &'static str,
-    head: Option<RecordHead>,
     site: Option<Arc<Site>>,
     upstream: Option<(Slot, Arc<Upstream>)>,
     attempts: usize,
     connect_us: u64,
     progress: Progress,
     tunnel: Option<TunnelReport>,
-}
-
-#[derive(Debug)]
-struct RecordHead {
-    method: http::Method,
-    uri: http::Uri,
-    host: Option<HeaderValue>,
 }
 
 /// Who answered a request.
@@ -74,18 +66,13 @@ pub enum Served {
 
 impl Record {
     /// The record of a request whose head was read.
-    pub fn new(connection: &Connection, head: &RequestHeader) -> Record {
+    pub fn new(connection: &Connection, head: &RequestHead) -> Record {
         let mut record = Record::refused(connection);
         record.protocol = match head.version {
             Version::HTTP_2 => "h2",
             Version::HTTP_10 => "http/1.0",
             _ => "http/1.1",
         };
-        record.head = Some(RecordHead {
-            method: head.method.clone(),
-            uri: head.uri.clone(),
-            host: head.headers.get(http::header::HOST).cloned(),
-        });
         record
     }
 
@@ -98,7 +85,6 @@ impl Record {
             started: Instant::now(),
             client: connection.client_ip.clone(),
             protocol: "http/1.1",
-            head: None,
             site: None,
             upstream: None,
             attempts: 0,
@@ -208,18 +194,16 @@ impl Record {
         }
     }
 
-    /// Appends the record's line, newline included.
-    pub fn write_line(&self, now: SystemTime, into: &mut Vec<u8>) {
+    /// Appends the record's line, newline included. `head` is what the request said, if it became one.
+    pub fn write_line(&self, head: Option<&RequestHead>, now: SystemTime, into: &mut Vec<u8>) {
         let now = mana_control::journal::timestamp(now);
         // Text, numbers and a growing buffer: there is nothing here that could not be written.
-        serde_json::to_writer(&mut *into, &self.line(&now)).ok();
+        serde_json::to_writer(&mut *into, &self.line(head, &now)).ok();
         into.push(b'\n');
     }
 
-    fn line<'a>(&'a self, now: &'a str) -> Line<'a> {
+    fn line<'a>(&'a self, head: Option<&'a RequestHead>, now: &'a str) -> Line<'a> {
         let text = |value: &'a HeaderValue| value.to_str().unwrap_or_default();
-        let head = self.head.as_ref();
-        let uri = head.map(|head| &head.uri);
         let bytes_out = match self.served {
             Served::Here { body_out, .. } => body_out,
             Served::Upstream => self.progress.body_out,
@@ -235,12 +219,10 @@ impl Record {
             protocol: self.protocol,
             site: self.site_name(),
             method: head.map(|head| head.method.as_str()),
-            host: uri
-                .and_then(|uri| uri.authority().map(|authority| authority.as_str()))
-                .or_else(|| head.and_then(|head| head.host.as_ref()).map(text)),
-            path: uri
-                .and_then(|uri| uri.path_and_query())
-                .map(|path| path.as_str()),
+            host: head
+                .and_then(RequestHead::authority)
+                .and_then(|host| std::str::from_utf8(host).ok()),
+            path: head.map(RequestHead::path_and_query),
             status: self.status().as_u16(),
             bytes_in: self.progress.body_in,
             bytes_out,
