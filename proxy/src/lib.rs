@@ -5,6 +5,7 @@
 
 pub mod about;
 pub mod access;
+mod access_line;
 pub mod access_log;
 pub mod admin;
 mod alarm;
