@@ -3,11 +3,11 @@
 //! Owns the shape of what a request sees and the lookups on it. Does not change: a new table is built beside the old
 //! one and stored (the driver is the only one who does). A request loads it once and keeps what it loaded.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
+use foldhash::HashMap;
 use http::header::{HeaderName, HeaderValue};
 
 use crate::host::{Host, comparable};
@@ -39,7 +39,7 @@ pub enum NameRole {
 impl Table {
     /// A table of these sites. Names are unique: the configuration was checked.
     pub fn new(generation: u64, sites: Vec<Arc<Site>>) -> Table {
-        let mut names = HashMap::new();
+        let mut names = HashMap::default();
         for (index, site) in sites.iter().enumerate() {
             names.insert(site.settings.host.clone(), (index, NameRole::Canonical));
             for alias in &site.settings.aliases {

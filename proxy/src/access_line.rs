@@ -27,7 +27,11 @@ impl<'a> Line<'a> {
         self.name(name);
         self.into.push(b'"');
         let mut rest = value.as_bytes();
-        while let Some(at) = rest.iter().position(|byte| needs_escape(*byte)) {
+        // Nearly no text has any: all bytes are looked at, many at a time.
+        let has_any = rest
+            .iter()
+            .fold(false, |any, byte| any | needs_escape(*byte));
+        while has_any && let Some(at) = rest.iter().position(|byte| needs_escape(*byte)) {
             self.into.extend_from_slice(&rest[..at]);
             escape(self.into, rest[at]);
             rest = &rest[at + 1..];

@@ -434,14 +434,15 @@ fn spawn_stream(
     let connection = Arc::clone(connection);
     let worker = Arc::clone(worker);
     let one = ActiveOne::count(active);
-    tokio::spawn(async move {
+    // Boxed here: the runtime moves what it is given several times, and this is some kilobytes.
+    tokio::spawn(Box::pin(async move {
         let head = session.req_header();
         let head = RequestHead::from_parts(&head.method, head.version, &head.uri, &head.headers);
         let session = ClientSession::H2(Box::new(session));
         let mut alarm = Alarm::new();
         forward::serve(head, session, &connection, &worker, false, &mut alarm).await;
         drop(one);
-    });
+    }));
 }
 
 fn h2_options(settings: &Settings) -> H2Options {

@@ -148,7 +148,11 @@ impl Known {
             25 => &[Known::StrictTransportSecurity],
             _ => &[],
         };
-        let is_it = |known: &&Known| name.eq_ignore_ascii_case(known.as_str().as_bytes());
+        let is_it = |known: &&Known| {
+            let text = known.as_str().as_bytes();
+            // Most that have the length begin with another letter.
+            name[0] | 0x20 == text[0] && name.eq_ignore_ascii_case(text)
+        };
         match candidates.iter().find(is_it) {
             Some(known) => *known,
             None => {
@@ -204,6 +208,11 @@ impl Fields {
         let start = self.bytes.len();
         self.bytes.extend_from_slice(bytes);
         Span::new(start, bytes.len())
+    }
+
+    /// The buffer below all of them.
+    pub fn bytes(&self) -> &[u8] {
+        &self.bytes
     }
 
     /// The bytes of a span; empty if it is not of this buffer.

@@ -3,6 +3,7 @@
 //! Owns which fields pass, which are dropped and which are set. What passes is written anew from its parts, never
 //! copied raw, and in one pass. Pure; the forwarding loop sends the results.
 
+use bytes::Bytes;
 use http::header::{HeaderMap, HeaderName, HeaderValue};
 use http::{Method, StatusCode, Version};
 use mana_control::table::ResponseFields;
@@ -156,10 +157,20 @@ pub fn response_map(
     rules: ResponseRules<'_>,
 ) -> HeaderMap {
     let mut map = HeaderMap::with_capacity(response.fields.len() + FIELDS_ADDED);
+    // One copy of all values, of which each is a piece, instead of one for each.
+    let bytes = response.fields.bytes();
+    let shared = Bytes::copy_from_slice(bytes);
     for_client(response, framing, plan, rules, |name, value| {
         let name = HeaderName::from_bytes(name);
+        let start = value.as_ptr().addr().wrapping_sub(bytes.as_ptr().addr());
+        let value = match start.checked_add(value.len()) {
+            Some(end) if end <= bytes.len() => {
+                HeaderValue::from_maybe_shared(shared.slice(start..end))
+            }
+            Some(_) | None => HeaderValue::from_maybe_shared(Bytes::copy_from_slice(value)),
+        };
         // What HTTP/2 has no place for is left out: a control byte in a value, for one.
-        if let (Ok(name), Ok(mut value)) = (name, HeaderValue::from_bytes(value)) {
+        if let (Ok(name), Ok(mut value)) = (name, value) {
             // No secret, but unlike any other: HPACK is not to remember it in the place of a value that comes again.
             value.set_sensitive(name == X_REQUEST_ID);
             map.append(name, value);

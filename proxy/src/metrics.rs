@@ -3,10 +3,10 @@
 //! Owns the counters and the text. Counts of the table (health, requests in flight, generations) are read from the
 //! published table when somebody asks, so they can never differ from it.
 
-use std::collections::HashMap;
 use std::sync::atomic::Ordering;
 use std::sync::{Mutex, PoisonError};
 
+use foldhash::HashMap;
 use mana_control::{Health, Site, Slot, Table};
 use prometheus::{
     Encoder, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge,

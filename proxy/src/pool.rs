@@ -3,10 +3,11 @@
 //! Owns them and decides which may be used again: the youngest first, none older than `timeouts.upstream_idle`, none
 //! that the upstream has closed. Belongs to one worker, so nothing crosses a core.
 
-use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
+
+use foldhash::HashMap;
 
 use crate::upstream_io::UpstreamIo;
 
