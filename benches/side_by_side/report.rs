@@ -1,25 +1,16 @@
-//! From samples to a table of medians, and to the files of a run.
+//! All samples of a run: medians, ratios, raw figures, and the files of a run.
+//!
+//! What they look like is a matter of `table` and `chart`.
 
-use std::fmt::{self, Display, Formatter, Write as _};
+use std::fmt::Write as _;
 use std::fs;
 use std::path::Path;
-use std::time::Duration;
 
 use crate::Outcome;
 use crate::contender::Contender;
-use crate::load::Load;
 use crate::machine;
+use crate::sample::{Row, Sample, Seen, microseconds};
 use crate::scenario::Scenario;
-
-/// One measurement.
-#[derive(Debug)]
-pub struct Sample {
-    pub scenario: Scenario,
-    pub contender: Contender,
-    /// What all threads of the contender used meanwhile.
-    pub cpu: Duration,
-    pub load: Load,
-}
 
 /// All measurements of a run, with the round that each belongs to.
 #[derive(Default)]
@@ -27,29 +18,12 @@ pub struct Report {
     samples: Vec<(u32, Sample)>,
 }
 
-// === impl Sample ===
-
-impl Sample {
-    fn cpu_us_per_request(&self) -> f64 {
-        microseconds(self.cpu) / self.load.requests.max(1) as f64
-    }
-
-    fn requests_per_second(&self) -> f64 {
-        self.load.requests as f64 / self.load.took.as_secs_f64()
-    }
-}
-
-impl Display for Sample {
-    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
-        write!(
-            f,
-            "{:<17} {:<12} {:>7.1} us CPU/request {:>7.0} requests/s",
-            self.scenario.name(),
-            self.contender.name(),
-            self.cpu_us_per_request(),
-            self.requests_per_second()
-        )
-    }
+/// A ratio of two contenders: the median over the rounds, with the lowest and the highest round.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Ratio {
+    pub lowest: f64,
+    pub median: f64,
+    pub highest: f64,
 }
 
 // === impl Report ===
@@ -60,53 +34,71 @@ impl Report {
         self.samples.push((round, sample));
     }
 
-    /// Markdown: medians of CPU time per request with the ratios that matter, then what the clients saw.
-    pub fn table(&self) -> String {
-        let mut text = String::from(
-            "CPU microseconds per request, medians; ratios are medians of the ratios within a round, lowest to highest in brackets.\n\n\
-             | scenario | nginx-legacy | nginx-tuned | mana-proxy | ours / tuned | ours / legacy |\n|---|---|---|---|---|---|\n",
-        );
-        for scenario in Scenario::ALL {
-            text.push_str(&format!("| {} ", scenario.name()));
-            for contender in Contender::ALL {
-                text.push_str(&format!(
-                    "| {:.1} ",
-                    self.median_of(scenario, contender, Sample::cpu_us_per_request)
-                ));
-            }
-            for other in [Contender::NginxTuned, Contender::NginxLegacy] {
-                let ratios = self.ratios(scenario, other);
-                let (lowest, highest) = (quantile(&ratios, 0.0), quantile(&ratios, 1.0));
-                text.push_str(&format!(
-                    "| {:.2} ({lowest:.2}-{highest:.2}) ",
-                    quantile(&ratios, 0.5)
-                ));
-            }
-            text.push_str("|\n");
-        }
-        text.push_str(
-            "\nRequests per second and latency in milliseconds as the clients saw them, medians. The load is as much as the \
-             contender can take, so latency is mostly waiting.\n\n\
-             | scenario | contender | requests/s | p50 | p99 |\n|---|---|---|---|---|\n",
-        );
-        for scenario in Scenario::ALL {
-            for contender in Contender::ALL {
-                text.push_str(&format!(
-                    "| {} | {} | {:.0} | {:.2} | {:.2} |\n",
-                    scenario.name(),
-                    contender.name(),
-                    self.median_of(scenario, contender, Sample::requests_per_second),
-                    self.median_of(scenario, contender, |sample| sample.load.p50.as_secs_f64()
-                        * 1e3),
-                    self.median_of(scenario, contender, |sample| sample.load.p99.as_secs_f64()
-                        * 1e3),
-                ));
-            }
-        }
-        text
+    /// Who was measured on anything, in the usual order.
+    pub fn contenders(&self) -> Vec<Contender> {
+        let all = Contender::ALL.into_iter();
+        all.filter(|one| self.samples.iter().any(|(_, s)| s.contender == *one))
+            .collect()
     }
 
-    /// Writes `samples.csv`, `table.md` and `machine.txt` to a new directory under `runs`, and returns its name.
+    /// What was measured of anybody, in the usual order.
+    pub fn rows(&self) -> Vec<Row> {
+        let all = Scenario::ALL.into_iter();
+        all.filter(|one| self.samples.iter().any(|(_, s)| s.scenario == *one))
+            .flat_map(Row::of)
+            .collect()
+    }
+
+    /// The median over the rounds; none if there is no figure of that contender.
+    pub fn median(&self, row: Row, contender: Contender) -> Option<f64> {
+        quantile(&self.figures(row, contender), 0.5)
+    }
+
+    /// The median of something else than a figure of the table.
+    pub fn median_of(
+        &self,
+        scenario: Scenario,
+        contender: Contender,
+        figure: impl Fn(&Sample) -> Option<f64>,
+    ) -> Option<f64> {
+        let of = |(_, s): &(u32, Sample)| {
+            let is_it = s.scenario == scenario && s.contender == contender;
+            is_it.then(|| figure(s)).flatten()
+        };
+        quantile(&self.samples.iter().filter_map(of).collect::<Vec<_>>(), 0.5)
+    }
+
+    /// One over another, round by round: what slowed both down in a round falls out.
+    ///
+    /// None if there is no round with both. A round in which the other has nothing, or less, to compare with does not
+    /// count.
+    pub fn ratio(&self, row: Row, one: Contender, other: Contender) -> Option<Ratio> {
+        let rounds = self.samples.iter().map(|(round, _)| *round).max()?;
+        let of = |round| {
+            let other = self
+                .figure(round, row, other)
+                .filter(|other| *other > 0.0)?;
+            Some(self.figure(round, row, one)? / other)
+        };
+        let ratios: Vec<f64> = (1..=rounds).filter_map(of).collect();
+        Some(Ratio {
+            lowest: quantile(&ratios, 0.0)?,
+            median: quantile(&ratios, 0.5)?,
+            highest: quantile(&ratios, 1.0)?,
+        })
+    }
+
+    /// Whether the rate was too much for it in any round.
+    pub fn was_too_much(&self, scenario: Scenario, contender: Contender) -> bool {
+        self.samples.iter().any(|(_, sample)| {
+            sample.scenario == scenario
+                && sample.contender == contender
+                && matches!(sample.seen, Seen::TooMuch)
+        })
+    }
+
+    /// Writes `samples.csv`, `table.md`, `chart.svg` and `machine.txt` to a new directory under `runs`, and returns its
+    /// name.
     pub fn write(&self, runs: &Path, table: &str, machine: &str) -> Outcome<String> {
         let name = machine::date()?;
         let directory = runs.join(&name);
@@ -117,65 +109,64 @@ impl Report {
         Ok(name)
     }
 
-    fn csv(&self) -> Outcome<String> {
+    /// A line for each sample; what a scenario does not measure is empty.
+    pub fn csv(&self) -> Outcome<String> {
         let mut text = String::from(
-            "round,scenario,contender,requests,took_s,cpu_us,cpu_us_per_request,p50_us,p99_us\n",
+            "round,scenario,contender,requests,took_s,cpu_us,cpu_us_per_request,p50_us,p99_us,\
+             memory_before_bytes,memory_open_bytes,connections\n",
         );
         for (round, sample) in &self.samples {
-            writeln!(
-                text,
-                "{round},{},{},{},{:.3},{:.0},{:.2},{:.0},{:.0}",
-                sample.scenario.name(),
-                sample.contender.name(),
-                sample.load.requests,
-                sample.load.took.as_secs_f64(),
-                microseconds(sample.cpu),
-                sample.cpu_us_per_request(),
-                microseconds(sample.load.p50),
-                microseconds(sample.load.p99),
-            )?;
+            let (scenario, contender) = (sample.scenario.name(), sample.contender.name());
+            write!(text, "{round},{scenario},{contender},")?;
+            let cpu = sample.cpu.map(|cpu| format!("{:.0}", microseconds(cpu)));
+            let cpu = cpu.unwrap_or_default();
+            match &sample.seen {
+                Seen::Answers(load) => writeln!(
+                    text,
+                    "{},{:.3},{cpu},{},{:.0},{:.0},,,",
+                    load.requests,
+                    load.took.as_secs_f64(),
+                    sample
+                        .cpu_us_per_request()
+                        .map_or_else(String::new, |us| format!("{us:.2}")),
+                    microseconds(load.p50),
+                    microseconds(load.p99),
+                )?,
+                Seen::TooMuch => writeln!(text, ",,{cpu},,,,,,")?,
+                Seen::Rest(memory) => writeln!(
+                    text,
+                    ",,,,,,{},{},{}",
+                    memory.before_bytes, memory.open_bytes, memory.connections
+                )?,
+            }
         }
         Ok(text)
     }
 
-    fn median_of(
-        &self,
-        scenario: Scenario,
-        contender: Contender,
-        figure: impl Fn(&Sample) -> f64,
-    ) -> f64 {
-        let figures: Vec<f64> = self.of(scenario, contender).map(figure).collect();
-        quantile(&figures, 0.5)
-    }
-
-    /// Ours over theirs, round by round: what slowed both down in a round falls out.
-    fn ratios(&self, scenario: Scenario, other: Contender) -> Vec<f64> {
-        let ours = self
-            .of(scenario, Contender::ManaProxy)
-            .map(Sample::cpu_us_per_request);
-        let theirs = self.of(scenario, other).map(Sample::cpu_us_per_request);
-        ours.zip(theirs)
-            .map(|(ours, theirs)| ours / theirs)
+    /// In the order of the rounds.
+    fn figures(&self, row: Row, contender: Contender) -> Vec<f64> {
+        let rounds = self.samples.iter().map(|(round, _)| *round).max();
+        (1..=rounds.unwrap_or(0))
+            .filter_map(|round| self.figure(round, row, contender))
             .collect()
     }
 
-    /// In the order of the rounds.
-    fn of(&self, scenario: Scenario, contender: Contender) -> impl Iterator<Item = &Sample> {
-        self.samples
-            .iter()
-            .map(|(_, sample)| sample)
-            .filter(move |sample| sample.scenario == scenario && sample.contender == contender)
+    fn figure(&self, round: u32, row: Row, contender: Contender) -> Option<f64> {
+        let sample = |contender| {
+            let mut samples = self.samples.iter();
+            let found = samples.find(|(of, sample)| {
+                *of == round && sample.scenario == row.scenario && sample.contender == contender
+            });
+            found.map(|(_, sample)| sample)
+        };
+        row.figure(sample(contender)?, sample(Contender::Direct))
     }
 }
 
-/// `share` from 0 to 1: the lowest, the median at 0.5, the highest. NaN of nothing.
-fn quantile(figures: &[f64], share: f64) -> f64 {
+/// `share` from 0 to 1: the lowest, the median at 0.5, the highest. None of nothing.
+fn quantile(figures: &[f64], share: f64) -> Option<f64> {
     let mut sorted = figures.to_vec();
     sorted.sort_by(f64::total_cmp);
     let index = (sorted.len().saturating_sub(1) as f64 * share).round() as usize;
-    sorted.get(index).copied().unwrap_or(f64::NAN)
-}
-
-fn microseconds(duration: Duration) -> f64 {
-    duration.as_secs_f64() * 1e6
+    sorted.get(index).copied()
 }
