@@ -49,7 +49,7 @@ pub fn describe(contenders: &[Contender]) -> Outcome<String> {
     let peers = contenders.iter().filter_map(|contender| match contender {
         Contender::Haproxy => Some(("haproxy", "-v")),
         Contender::Caddy => Some(("caddy", "version")),
-        Contender::Sozu => Some((sozu, "--version")),
+        Contender::Sozu => Some(("sozu", "--version")),
         // nginx is the upstream too, and always there.
         Contender::NginxLegacy
         | Contender::NginxTuned
@@ -65,7 +65,9 @@ pub fn describe(contenders: &[Contender]) -> Outcome<String> {
         ("rustc", "-V"),
     ];
     for (program, flag) in peers.chain(others) {
-        writeln!(text, "{program}: {}", first_line(program, &[flag])?)?;
+        // Kept by its name: where it is on this machine says nothing about the figures.
+        let called = if program == "sozu" { sozu } else { program };
+        writeln!(text, "{program}: {}", first_line(called, &[flag])?)?;
     }
     writeln!(text, "load average at the start: {}", load_average()?)?;
     Ok(text)

@@ -10,6 +10,7 @@
 //! Cargo compiles the tests of these files here too, where nothing calls them: hence what is allowed in them.
 
 mod bed;
+mod chart;
 mod client;
 mod contender;
 mod hold;

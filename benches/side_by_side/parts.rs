@@ -4,6 +4,7 @@
 #![allow(dead_code)]
 
 mod bed;
+mod chart;
 mod client;
 mod contender;
 mod hold;

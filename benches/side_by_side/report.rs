@@ -7,6 +7,7 @@ use std::fs;
 use std::path::Path;
 
 use crate::Outcome;
+use crate::chart;
 use crate::contender::Contender;
 use crate::machine;
 use crate::sample::{Row, Sample, Seen, microseconds};
@@ -105,6 +106,7 @@ impl Report {
         fs::create_dir_all(&directory)?;
         fs::write(directory.join("samples.csv"), self.csv()?)?;
         fs::write(directory.join("table.md"), table)?;
+        fs::write(directory.join("chart.svg"), chart::of(self)?)?;
         fs::write(directory.join("machine.txt"), machine)?;
         Ok(name)
     }
@@ -169,4 +171,148 @@ fn quantile(figures: &[f64], share: f64) -> Option<f64> {
     sorted.sort_by(f64::total_cmp);
     let index = (sorted.len().saturating_sub(1) as f64 * share).round() as usize;
     sorted.get(index).copied()
+}
+
+#[cfg(test)]
+#[allow(dead_code, unused_imports, clippy::unwrap_used)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::hold::Memory;
+    use crate::load::Load;
+
+    fn answers(contender: Contender, scenario: Scenario, cpu_us: u64, p50_us: u64) -> Sample {
+        Sample {
+            scenario,
+            contender,
+            cpu: (contender != Contender::Direct).then(|| Duration::from_micros(cpu_us * 100)),
+            seen: Seen::Answers(Load {
+                requests: 100,
+                took: Duration::from_secs(2),
+                p50: Duration::from_micros(p50_us),
+                p99: Duration::from_micros(p50_us * 10),
+            }),
+        }
+    }
+
+    fn row(scenario: Scenario) -> Row {
+        Row::of(scenario)[0]
+    }
+
+    /// Rounds of nginx-tuned and mana-proxy, in CPU microseconds.
+    fn flood(rounds: &[(u64, u64)]) -> Report {
+        let mut report = Report::default();
+        for (round, (theirs, ours)) in (1..).zip(rounds) {
+            for (contender, cpu_us) in [
+                (Contender::NginxTuned, *theirs),
+                (Contender::ManaProxy, *ours),
+            ] {
+                report.add(round, answers(contender, Scenario::H1Tls, cpu_us, 7));
+            }
+        }
+        report
+    }
+
+    #[test]
+    fn a_ratio_is_of_each_round_and_then_the_median() {
+        let report = flood(&[(10, 5), (100, 200), (20, 20)]);
+        let ratio = report.ratio(
+            row(Scenario::H1Tls),
+            Contender::ManaProxy,
+            Contender::NginxTuned,
+        );
+        let expected = Ratio {
+            lowest: 0.5,
+            median: 1.0,
+            highest: 2.0,
+        };
+        assert_eq!(ratio, Some(expected));
+        let median = report.median(row(Scenario::H1Tls), Contender::NginxTuned);
+        assert_eq!(median, Some(20.0));
+    }
+
+    #[test]
+    fn what_was_not_measured_has_no_figure() {
+        let report = flood(&[(10, 5)]);
+        let of = |scenario, one, other| report.ratio(row(scenario), one, other);
+        let (ours, tuned) = (Contender::ManaProxy, Contender::NginxTuned);
+        assert_eq!(of(Scenario::H2Tls, ours, tuned), None);
+        assert_eq!(of(Scenario::H1Tls, Contender::Caddy, tuned), None);
+        assert_eq!(of(Scenario::H1Tls, ours, Contender::Caddy), None);
+        assert_eq!(Report::default().rows(), []);
+        assert_eq!(report.contenders(), [tuned, ours]);
+        assert_eq!(report.rows(), [row(Scenario::H1Tls)]);
+    }
+
+    #[test]
+    fn latency_is_what_is_added_to_the_direct_way_of_the_same_round() {
+        let mut report = Report::default();
+        for (round, direct, tuned, ours) in [(1, 100, 150, 125), (2, 200, 300, 400)] {
+            for (contender, p50_us) in [
+                (Contender::NginxTuned, tuned),
+                (Contender::ManaProxy, ours),
+                (Contender::Direct, direct),
+            ] {
+                report.add(round, answers(contender, Scenario::HalfLoad, 1, p50_us));
+            }
+        }
+        let [p50, p99] = Row::of(Scenario::HalfLoad)[..] else {
+            panic!("two rows");
+        };
+        let ratio = report.ratio(p50, Contender::ManaProxy, Contender::NginxTuned);
+        assert!(ratio.is_some_and(|ratio| ratio.lowest == 0.5 && ratio.highest == 2.0));
+        let added = report.median(p99, Contender::NginxTuned).unwrap();
+        assert!((added - 1000.0).abs() < 0.01, "{added}");
+    }
+
+    #[test]
+    fn less_than_the_direct_way_is_nothing_to_compare_with() {
+        let mut report = Report::default();
+        for (contender, p50_us) in [
+            (Contender::NginxTuned, 90),
+            (Contender::ManaProxy, 120),
+            (Contender::Direct, 100),
+        ] {
+            report.add(1, answers(contender, Scenario::HalfLoad, 1, p50_us));
+        }
+        let row = row(Scenario::HalfLoad);
+        let ratio = report.ratio(row, Contender::ManaProxy, Contender::NginxTuned);
+        assert_eq!(ratio, None);
+    }
+
+    #[test]
+    fn every_line_of_the_raw_figures_has_every_column() {
+        let mut report = flood(&[(10, 5)]);
+        report.add(1, answers(Contender::Direct, Scenario::HalfLoad, 1, 9));
+        for (scenario, seen) in [
+            (Scenario::HalfLoad, Seen::TooMuch),
+            (
+                Scenario::IdleTls,
+                Seen::Rest(Memory {
+                    before_bytes: 1,
+                    open_bytes: 2,
+                    connections: 3,
+                }),
+            ),
+        ] {
+            report.add(
+                1,
+                Sample {
+                    scenario,
+                    contender: Contender::Caddy,
+                    cpu: None,
+                    seen,
+                },
+            );
+        }
+        let csv = report.csv().unwrap();
+        let columns: Vec<usize> = csv.lines().map(|line| line.split(',').count()).collect();
+        assert_eq!(columns, [12; 6]);
+        assert!(
+            csv.contains("1,h1-tls-1k,nginx-tuned,100,2.000,1000,10.00,7,70,,,\n"),
+            "{csv}"
+        );
+        assert!(csv.ends_with("1,idle-tls-10k,caddy,,,,,,,1,2,3\n"), "{csv}");
+    }
 }

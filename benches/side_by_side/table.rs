@@ -136,3 +136,68 @@ fn header(cells: &[String]) -> String {
 fn line(cells: &[String]) -> String {
     format!("| {} |\n", cells.join(" | "))
 }
+
+#[cfg(test)]
+#[allow(dead_code, unused_imports, clippy::unwrap_used)]
+mod tests {
+    use super::*;
+    use crate::hold::Memory;
+    use crate::sample::Seen;
+    use crate::scenario::Scenario;
+
+    fn report(contenders: &[Contender]) -> Report {
+        let mut report = Report::default();
+        for contender in contenders {
+            let seen = Seen::Rest(Memory {
+                before_bytes: 0,
+                open_bytes: 2000,
+                connections: 10,
+            });
+            for (scenario, seen) in [
+                (Scenario::IdleTls, seen),
+                (Scenario::HalfLoad, Seen::TooMuch),
+            ] {
+                report.add(
+                    1,
+                    Sample {
+                        scenario,
+                        contender: *contender,
+                        cpu: None,
+                        seen,
+                    },
+                );
+            }
+        }
+        report
+    }
+
+    #[test]
+    fn cells_without_a_figure_are_dashes_and_rows_are_equally_long() {
+        let text = of(
+            &report(&[
+                Contender::NginxLegacy,
+                Contender::NginxTuned,
+                Contender::ManaProxy,
+            ]),
+            Some(900),
+        );
+        assert!(text.contains("| idle-tls-10k | bytes/connection | 200 | 200 | 200 |\n"));
+        assert!(text.contains("| latency-half-load, p99 | us added | - | - | - |\n"));
+        assert!(text.contains("| mana-proxy / tuned | mana-proxy / legacy |\n"));
+        assert!(text.contains("| 1.00 (1.00-1.00) | 1.00 (1.00-1.00) |\n"));
+        assert!(text.contains("| latency-half-load | mana-proxy | cannot keep up | - | - |\n"));
+        assert!(text.contains("latency-half-load: 900 requests a second"));
+        for table in text.split("\n\n") {
+            let mut rows = table.lines().filter(|line| line.starts_with('|'));
+            let cells = |line: &str| line.matches('|').count();
+            let head = rows.next().map(cells);
+            assert!(rows.all(|row| Some(cells(row)) == head), "{table}");
+        }
+    }
+
+    #[test]
+    fn without_nginx_there_are_no_ratios() {
+        let text = of(&report(&[Contender::ManaProxy]), None);
+        assert!(!text.contains("/ tuned") && !text.contains("/ legacy"));
+    }
+}
