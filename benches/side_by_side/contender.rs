@@ -12,6 +12,8 @@ mod sozu;
 use std::fs::OpenOptions;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::thread;
+use std::time::{Duration, Instant};
 
 pub use mana_proxy::binary as mana_proxy_binary;
 pub use sozu::binary as sozu_binary;
@@ -86,11 +88,22 @@ impl Scheme {
 // === impl Server ===
 
 impl Server {
-    /// Empties the access log, so that a long run does not fill the disk. All contenders append to it.
+    /// Empties the access log after a load, so that a long run does not fill the disk. All contenders append to it.
+    ///
+    /// # Errors
+    /// Nothing comes into it: the contender does less than the others, and its figures say nothing.
     pub fn empty_log(&self) -> Outcome<()> {
-        if let Some(log) = &self.log {
-            OpenOptions::new().write(true).truncate(true).open(log)?;
+        let Some(log) = &self.log else {
+            return Ok(());
+        };
+        let deadline = Instant::now() + LOG_DEADLINE;
+        while log.metadata()?.len() == 0 {
+            if Instant::now() > deadline {
+                return Err(format!("{} writes no access log", self.contender.name()).into());
+            }
+            thread::sleep(Duration::from_millis(10));
         }
+        OpenOptions::new().write(true).truncate(true).open(log)?;
         Ok(())
     }
 }
@@ -217,3 +230,6 @@ impl Contender {
         })
     }
 }
+
+/// Longer than anybody keeps lines in a buffer.
+const LOG_DEADLINE: Duration = Duration::from_secs(3);

@@ -8,7 +8,8 @@ use crate::Outcome;
 use crate::bed::HOST;
 use crate::process::{Process, pinned};
 
-/// `default_sni` is for clients that name no host, such as ab; the others serve their only certificate to those.
+/// The site has no name: caddy would log only those requests whose `Host` has the port as the site has it, and ab sends
+/// none. `default_sni` is for clients that name no host, such as ab; the others serve their only certificate to those.
 pub(super) fn start(place: &Place<'_>) -> Outcome<Process> {
     let bed = place.bed;
     let home = bed.path().join(place.name);
@@ -35,7 +36,7 @@ pub(super) fn start(place: &Place<'_>) -> Outcome<Process> {
     protocols h1 h2
   }}
 }}
-{scheme}://{HOST}:{port} {{
+{scheme}://:{port} {{
   bind 127.0.0.1
   {tls}
   log {{

@@ -16,7 +16,7 @@ pub fn binary() -> PathBuf {
 }
 
 /// Connections are for 10 000 clients with some to spare, or half of the files that it may open: with more it does not
-/// start. Buffers are taken by those that are not at rest.
+/// start. Buffers are taken by those that are not at rest. Lines of requests that succeed are of the level info.
 pub(super) fn start(place: &Place<'_>) -> Outcome<Process> {
     let bed = place.bed;
     let port = place.port;
@@ -42,7 +42,7 @@ pub(super) fn start(place: &Place<'_>) -> Outcome<Process> {
 worker_count = 1
 max_connections = {connections}
 max_buffers = 4000
-log_level = "error"
+log_level = "info"
 access_logs_target = "file://{log}"
 [[listeners]]
 address = "127.0.0.1:{port}"
