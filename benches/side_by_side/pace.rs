@@ -1,20 +1,23 @@
 //! Requests at a constant rate, whatever the answers do, and how long each took from when it was due.
 //!
 //! Owns the child that asks and what it says. Time counts from when a request was due and not from when it was sent: who
-//! is slow once makes those wait that come after, and that is seen. A thread gives the beat, since the timers of tokio are
-//! as coarse as the latency is long.
+//! is slow once makes those wait that come after, and that is seen. A timer of the kernel gives the beat: those of tokio are
+//! as coarse as the latency is long, and a thread of its own falls behind first where the core is busy.
 
+use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 use std::fmt::Write as _;
 use std::net::Ipv4Addr;
-use std::num::NonZeroU64;
 use std::path::Path;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::thread;
 use std::time::{Duration, Instant};
 
-use futures_util::future::try_join_all;
-use rustix::thread::set_current_timer_slack;
+use futures_util::future::{try_join, try_join_all};
+use rustix::time::{
+    Itimerspec, TimerfdClockId, TimerfdFlags, TimerfdTimerFlags, Timespec, timerfd_create,
+    timerfd_settime,
+};
+use tokio::io::AsyncReadExt;
+use tokio::net::unix::pipe::Receiver;
 use tokio::sync::Notify;
 
 use crate::Outcome;
@@ -77,23 +80,10 @@ struct Run {
 
 /// Requests that are due, in order.
 struct Queue {
-    state: Mutex<State>,
+    due: RefCell<VecDeque<Instant>>,
+    is_over: Cell<bool>,
     changed: Notify,
     longest: usize,
-}
-
-/// What a connection does next.
-enum Next {
-    Due(Instant),
-    Later,
-    Never,
-}
-
-#[derive(Default)]
-struct State {
-    due: VecDeque<Instant>,
-    given_up: u64,
-    is_over: bool,
 }
 
 async fn ask(target: &Target, rate: u32, seconds: u32) -> Outcome<Run> {
@@ -103,78 +93,91 @@ async fn ask(target: &Target, rate: u32, seconds: u32) -> Outcome<Run> {
         client.get().await?;
         clients.push(client);
     }
-    let queue = Arc::new(Queue {
-        state: Mutex::default(),
+    let queue = Queue {
+        due: RefCell::default(),
+        is_over: Cell::new(false),
         changed: Notify::new(),
         longest: (rate as usize * WAIT_MS_MAX / 1000).max(CONNECTIONS),
-    });
-    let filled = Arc::clone(&queue);
-    let start = Instant::now();
-    let beat = thread::spawn(move || filled.fill(start, rate, seconds));
-    let times = try_join_all(clients.into_iter().map(|client| queue.work_off(client))).await?;
-    let took = start.elapsed();
-    beat.join().map_err(|_| "the beat panicked")?;
+    };
+    let asking = try_join_all(clients.into_iter().map(|client| queue.work_off(client)));
+    let ((start, given_up), times) = try_join(queue.fill(rate, seconds), asking).await?;
     Ok(Run {
-        took,
+        took: start.elapsed(),
         times_us: times.into_iter().flatten().collect(),
-        given_up: queue.state().given_up,
+        given_up,
     })
 }
 
 // === impl Queue ===
 
 impl Queue {
-    /// Puts requests in as they fall due, and then says that there are no more.
-    fn fill(&self, start: Instant, rate: u32, seconds: u32) {
-        // Where that is refused, requests leave some 50 us late, those of all contenders alike.
-        let _ = set_current_timer_slack(NonZeroU64::new(1));
+    /// Puts requests in as they fall due; returns since when, and how many found it full.
+    async fn fill(&self, rate: u32, seconds: u32) -> Outcome<(Instant, u64)> {
+        let period = Duration::from_secs(1) / rate;
+        let (mut timer, start) = every(period)?;
         let total = rate * seconds;
-        for number in 1..=total {
-            let due = start + Duration::from_secs(1) * number / rate;
-            thread::sleep(due.saturating_duration_since(Instant::now()));
-            let mut state = self.state();
-            if state.due.len() < self.longest {
-                state.due.push_back(due);
-            } else {
-                state.given_up += 1;
+        let (mut begun, mut given_up) = (0, 0);
+        while begun < total {
+            // How often it was due since the last look, as eight bytes in the order of this machine. The buffer is larger,
+            // so that tokio sees that there is no more without another try.
+            let mut bytes = [0; 16];
+            let read = timer.read(&mut bytes).await?;
+            let eight = bytes.first_chunk().filter(|_| read == 8);
+            let expirations = u64::from_ne_bytes(*eight.ok_or("the timer has no beat")?);
+            let expirations = expirations.min(u64::from(total - begun));
+            for _ in 0..expirations {
+                begun += 1;
+                let mut due = self.due.borrow_mut();
+                if due.len() < self.longest {
+                    due.push_back(start + period * begun);
+                    self.changed.notify_one();
+                } else {
+                    given_up += 1;
+                }
             }
-            state.is_over = number == total;
-            drop(state);
-            self.changed.notify_one();
         }
+        self.is_over.set(true);
         self.changed.notify_waiters();
+        Ok((start, given_up))
     }
 
     /// One connection: takes what is due next, again and again; returns what each took, in microseconds.
     async fn work_off(&self, mut client: Client) -> Outcome<Vec<u64>> {
         let mut times_us = Vec::new();
         loop {
-            // Before the look at the queue: it counts as waiting from here on, so that the end is not missed.
-            let changed = self.changed.notified();
-            match self.take() {
-                Next::Due(due) => {
+            let next = self.due.borrow_mut().pop_front();
+            match next {
+                Some(due) => {
                     client.get().await?;
                     let took_us = due.elapsed().as_micros();
                     times_us.push(u64::try_from(took_us).unwrap_or(u64::MAX));
                 }
-                Next::Later => changed.await,
-                Next::Never => return Ok(times_us),
+                None if self.is_over.get() => return Ok(times_us),
+                // Nothing comes between the look and the wait: all of this is one thread.
+                None => self.changed.notified().await,
             }
         }
     }
+}
 
-    fn take(&self) -> Next {
-        let mut state = self.state();
-        match state.due.pop_front() {
-            Some(due) => Next::Due(due),
-            None if state.is_over => Next::Never,
-            None => Next::Later,
-        }
-    }
-
-    fn state(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
+/// A timer of the kernel that can be read every `period`, and since when; the first time is after one.
+///
+/// It is no pipe, but it is read as one, and tokio has no other way to wait for a descriptor of any kind without unsafe
+/// code.
+fn every(period: Duration) -> Outcome<(Receiver, Instant)> {
+    let timer = timerfd_create(
+        TimerfdClockId::Monotonic,
+        TimerfdFlags::NONBLOCK | TimerfdFlags::CLOEXEC,
+    )?;
+    let period = Timespec::try_from(period)?;
+    let beat = Itimerspec {
+        it_interval: period,
+        it_value: period,
+    };
+    let readable = Receiver::from_owned_fd_unchecked(timer.try_clone()?)?;
+    let start = Instant::now();
+    timerfd_settime(&timer, TimerfdTimerFlags::empty(), &beat)?;
+    Ok((readable, start))
 }
 
 // === impl Run ===
