@@ -51,7 +51,7 @@ CARGO_DEB   = 3.8.0
 TARGET      = $(if $(CARGO_TARGET_DIR),$(CARGO_TARGET_DIR),target)
 BUILT       = $(TARGET)/$(if $(filter dev,$(PROFILE)),debug,$(PROFILE))
 
-.PHONY: deb test-system suites soak fuzz run build test bench lint doc clean help
+.PHONY: bench-pieces deb test-system suites soak fuzz run build test bench lint doc clean help
 
 help:
 	@echo "make run    build, and start a demo on https://localhost:8443/"
@@ -63,6 +63,7 @@ help:
 	@echo "make suites run the test suites that others wrote"
 	@echo "make soak   ten minutes of load, abuse and switches"
 	@echo "make bench  measure beside nginx, haproxy and others; BENCH_OPTIONS=\"--quick\" for a look"
+	@echo "make bench-pieces  what the pure pieces of a request's way cost, one by one"
 	@echo "make lint   what CI checks beside the tests: format, clippy, docs, workflows, shell scripts"
 
 # $(call install,TOOLS): installs the packages of those tools that are missing; says what to do where it cannot.
@@ -146,6 +147,10 @@ soak:
 bench: build
 	$(call install,$(BENCH_TOOLS))
 	$(CARGO) bench --locked -p mana-proxy --bench side_by_side -- $(BENCH_OPTIONS)
+
+bench-pieces:
+	$(call install,$(BUILD_TOOLS))
+	$(CARGO) bench --locked -p mana-proxy --bench pieces
 
 lint:
 	$(call install,$(BUILD_TOOLS) $(LINT_TOOLS))
