@@ -36,7 +36,7 @@ pub fn of(report: &Report) -> Outcome<String> {
                 ratio: ratio.median,
             })
         };
-        let is_compared = |bar: &Bar| bar.contender != Contender::NginxTuned && bar.ratio > 0.0;
+        let is_compared = |bar: &Bar| bar.contender != Contender::NginxTuned;
         Group {
             name: row.name(),
             bars: contenders
