@@ -5,7 +5,7 @@ CARGO ?= cargo
 BUILD_TOOLS = cmake
 TEST_TOOLS  = promtool pebble
 FUZZ_TOOLS  = g++
-BENCH_TOOLS = nginx wrk h2load ab
+BENCH_TOOLS = nginx haproxy caddy wrk h2load ab
 PACKAGE_TOOLS = dpkg-shlibdeps
 SYSTEM_TOOLS = systemd-nspawn debootstrap
 ENGINE_TOOLS = dockerd docker docker-compose docker-registry iptables unshare ip
@@ -32,6 +32,8 @@ package_iptables = iptables
 package_unshare  = util-linux
 package_ip       = iproute2
 package_nginx    = nginx-light
+package_haproxy  = haproxy
+package_caddy    = caddy
 package_wrk      = wrk
 package_h2load   = nghttp2-client
 package_ab       = apache2-utils
@@ -60,7 +62,7 @@ help:
 	@echo "make test-system  the installed package on a real systemd, and deploys on a real Docker Engine; as root"
 	@echo "make suites run the test suites that others wrote"
 	@echo "make soak   ten minutes of load, abuse and switches"
-	@echo "make bench  measure against nginx, side by side"
+	@echo "make bench  measure beside nginx, haproxy and others; BENCH_OPTIONS=\"--quick\" for a look"
 	@echo "make bench-pieces  what the pure pieces of a request's way cost, one by one"
 	@echo "make lint   what CI checks beside the tests: format, clippy, docs, workflows, shell scripts"
 
@@ -141,9 +143,10 @@ soak:
 	$(call install,$(BUILD_TOOLS))
 	$(CARGO) test --locked --release -p mana-proxy --test e2e -- --ignored --nocapture --test-threads=1 soak:: tunnels::
 
+# About twenty minutes. benches/README.md says what else BENCH_OPTIONS can be.
 bench: build
 	$(call install,$(BENCH_TOOLS))
-	$(CARGO) bench --locked -p mana-proxy --bench side_by_side
+	$(CARGO) bench --locked -p mana-proxy --bench side_by_side -- $(BENCH_OPTIONS)
 
 bench-pieces:
 	$(call install,$(BUILD_TOOLS))

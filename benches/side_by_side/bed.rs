@@ -7,7 +7,8 @@ use std::path::{Path, PathBuf};
 use tempfile::TempDir;
 
 use crate::Outcome;
-use crate::process::{Cores, Process, pinned};
+use crate::contender::nginx;
+use crate::process::{Cores, Process};
 
 /// The name that clients ask for and the certificate covers.
 pub const HOST: &str = "localhost";
@@ -37,6 +38,8 @@ impl Bed {
         let issued = rcgen::generate_simple_self_signed([HOST.to_owned()])?;
         fs::write(path.join(CHAIN), issued.cert.pem())?;
         fs::write(path.join(KEY), issued.signing_key.serialize_pem())?;
+        let both = issued.cert.pem() + &issued.signing_key.serialize_pem();
+        fs::write(path.join(CHAIN_AND_KEY), both)?;
 
         let (upstream, upstream_other) = (free_port()?, free_port()?);
         let http = format!(
@@ -45,7 +48,7 @@ impl Bed {
              server {{ listen 127.0.0.1:{upstream} backlog=4096; listen 127.0.0.1:{upstream_other}; root {}; }}",
             files.display()
         );
-        let process = start_nginx("upstream", &http, upstream, path, cores.around)?;
+        let process = nginx::start("upstream", &http, upstream, path, cores.around)?;
         Ok(Bed {
             upstream,
             upstream_other,
@@ -64,42 +67,15 @@ impl Bed {
         self.path().join(CHAIN)
     }
 
+    /// The certificate and its key in one file, as haproxy wants them.
+    pub fn chain_and_key(&self) -> PathBuf {
+        self.path().join(CHAIN_AND_KEY)
+    }
+
     /// Its key.
     pub fn key(&self) -> PathBuf {
         self.path().join(KEY)
     }
-}
-
-/// Starts nginx as one process, without a master: it costs the same per request and cannot leave a worker behind.
-pub fn start_nginx(
-    name: &str,
-    http: &str,
-    port: u16,
-    directory: &Path,
-    core: usize,
-) -> Outcome<Process> {
-    let home = directory.join(name);
-    fs::create_dir(&home)?;
-    let config = home.join("nginx.conf");
-    let own = home.display();
-    let mut text = format!(
-        "daemon off; master_process off; pid {own}/pid; error_log stderr;
-         events {{ worker_connections 8192; }}
-         http {{ {http}\n"
-    );
-    for kind in ["client_body", "proxy", "fastcgi", "uwsgi", "scgi"] {
-        text.push_str(&format!("{kind}_temp_path {own}/{kind};\n"));
-    }
-    text.push('}');
-    fs::write(&config, text)?;
-    let mut command = pinned(core, Path::new("nginx"));
-    command
-        .arg("-p")
-        .arg(&home)
-        .arg("-c")
-        .arg(&config)
-        .args(["-e", "stderr"]);
-    Process::start(name, command, port, directory)
 }
 
 /// A port that nobody has. Somebody may take it before it is bound; then the start fails and says so.
@@ -121,5 +97,6 @@ fn noise(len: usize) -> Vec<u8> {
     (0..len).map(|_| next()).collect()
 }
 
+const CHAIN_AND_KEY: &str = "chain-and-key.pem";
 const CHAIN: &str = "chain.pem";
 const KEY: &str = "key.pem";

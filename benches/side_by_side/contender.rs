@@ -1,13 +1,30 @@
-//! Who is measured, and how each is configured: one worker, one core, an access log to a file, the same certificate.
+//! Who is measured: names, what each can do, and starting it. How each is configured is in a file of its own below.
+//!
+//! All have one worker, one core, an access log to a file and the same certificate. The relay and the direct way have no
+//! log: they are not proxies but the floor that proxies stand on.
 
-use std::fs::{self, File};
+mod caddy;
+mod haproxy;
+mod mana_proxy;
+pub mod nginx;
+mod sozu;
+
+use std::fs::OpenOptions;
 use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::thread;
+use std::time::{Duration, Instant};
+
+pub use mana_proxy::binary as mana_proxy_binary;
+pub use sozu::binary as sozu_binary;
 
 use crate::Outcome;
-use crate::bed::{Bed, HOST, free_port, start_nginx};
-use crate::process::{Cores, Process, pinned};
+use crate::bed::{Bed, free_port};
+use crate::process::{Cores, Process};
+use crate::relay;
+use crate::scenario::Scenario;
 
-/// A proxy in one configuration.
+/// What requests go through.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Contender {
     /// nginx with the configuration that mana-proxy replaces: a new HTTP/1.0 connection to the upstream per request.
@@ -16,6 +33,16 @@ pub enum Contender {
     NginxTuned,
     /// This project as it ships: default limits and timeouts, probes, access log, metrics.
     ManaProxy,
+    /// haproxy with one thread, connections to the upstream shared by all clients, probes.
+    Haproxy,
+    /// caddy on one core, probes.
+    Caddy,
+    /// sozu with one worker, probes.
+    Sozu,
+    /// Bytes copied both ways without a look at them: what the sockets, tokio and rustls cost by themselves.
+    Relay,
+    /// Nothing: the upstream itself.
+    Direct,
 }
 
 /// What clients speak below HTTP.
@@ -31,16 +58,52 @@ pub struct Server {
     pub scheme: Scheme,
     /// Where it listens, on 127.0.0.1.
     pub port: u16,
-    pub process: Process,
-    log: PathBuf,
+    /// None if there is none of its own.
+    pub process: Option<Process>,
+    log: Option<PathBuf>,
+}
+
+/// What a start needs to know.
+struct Place<'a> {
+    /// Unique in the run; of files and in messages.
+    name: &'a str,
+    scheme: Scheme,
+    port: u16,
+    log: &'a Path,
+    bed: &'a Bed,
+    core: usize,
+}
+
+// === impl Scheme ===
+
+impl Scheme {
+    fn name(self) -> &'static str {
+        match self {
+            Scheme::Plain => "plain",
+            Scheme::Tls => "tls",
+        }
+    }
 }
 
 // === impl Server ===
 
 impl Server {
-    /// Empties the access log, so that a long run does not fill the disk. All contenders append to it.
+    /// Empties the access log after a load, so that a long run does not fill the disk. All contenders append to it.
+    ///
+    /// # Errors
+    /// Nothing comes into it: the contender does less than the others, and its figures say nothing.
     pub fn empty_log(&self) -> Outcome<()> {
-        File::create(&self.log)?;
+        let Some(log) = &self.log else {
+            return Ok(());
+        };
+        let deadline = Instant::now() + LOG_DEADLINE;
+        while log.metadata()?.len() == 0 {
+            if Instant::now() > deadline {
+                return Err(format!("{} writes no access log", self.contender.name()).into());
+            }
+            thread::sleep(Duration::from_millis(10));
+        }
+        OpenOptions::new().write(true).truncate(true).open(log)?;
         Ok(())
     }
 }
@@ -49,172 +112,124 @@ impl Server {
 
 impl Contender {
     /// In the order of measuring and of the table.
-    pub const ALL: [Contender; 3] = [
+    pub const ALL: [Contender; 8] = [
         Contender::NginxLegacy,
         Contender::NginxTuned,
         Contender::ManaProxy,
+        Contender::Haproxy,
+        Contender::Caddy,
+        Contender::Sozu,
+        Contender::Relay,
+        Contender::Direct,
     ];
 
-    /// As it is called in the table and the raw figures.
+    /// As it is called in the table, the raw figures and on the command line.
     pub fn name(self) -> &'static str {
         match self {
             Contender::NginxLegacy => "nginx-legacy",
             Contender::NginxTuned => "nginx-tuned",
             Contender::ManaProxy => "mana-proxy",
+            Contender::Haproxy => "haproxy",
+            Contender::Caddy => "caddy",
+            Contender::Sozu => "sozu",
+            Contender::Relay => "relay",
+            Contender::Direct => "direct",
+        }
+    }
+
+    /// Whether it takes part without being asked for. `make bench` installs the others.
+    pub fn is_usual(self) -> bool {
+        match self {
+            Contender::NginxLegacy
+            | Contender::NginxTuned
+            | Contender::ManaProxy
+            | Contender::Haproxy
+            | Contender::Caddy
+            | Contender::Relay
+            | Contender::Direct => true,
+            Contender::Sozu => {
+                let mut version = Command::new(sozu::binary());
+                version.arg("--version").stdout(Stdio::null());
+                version.stderr(Stdio::null()).status().is_ok()
+            }
+        }
+    }
+
+    /// Whether there can be a figure: the relay does not know what HTTP/2 is, and the direct way is there to be compared
+    /// with in time alone.
+    pub fn is_fit_for(self, scenario: Scenario) -> bool {
+        match self {
+            Contender::NginxLegacy
+            | Contender::NginxTuned
+            | Contender::ManaProxy
+            | Contender::Haproxy
+            | Contender::Caddy
+            | Contender::Sozu => true,
+            Contender::Relay => scenario != Scenario::H2Tls,
+            Contender::Direct => scenario == Scenario::HalfLoad,
+        }
+    }
+
+    /// How many files it has open for each client, at rest too: one more for those whose clients do not share their
+    /// connections to the upstream.
+    pub fn files_per_client(self) -> u64 {
+        match self {
+            Contender::NginxLegacy
+            | Contender::NginxTuned
+            | Contender::ManaProxy
+            | Contender::Haproxy
+            | Contender::Caddy => 1,
+            Contender::Sozu | Contender::Relay | Contender::Direct => 2,
         }
     }
 
     /// Starts it on a core of its own. Plain and TLS are two processes, since mana-proxy with an https listener only
-    /// redirects on http.
-    pub fn start(self, scheme: Scheme, bed: &Bed, cores: &Cores) -> Outcome<Server> {
-        let name = match scheme {
-            Scheme::Plain => format!("{}-plain", self.name()),
-            Scheme::Tls => format!("{}-tls", self.name()),
-        };
-        let port = free_port()?;
+    /// redirects on http. `number` tells several starts of one run apart.
+    ///
+    /// # Errors
+    /// It is not installed, or does not listen.
+    pub fn start(self, scheme: Scheme, number: usize, bed: &Bed, cores: &Cores) -> Outcome<Server> {
+        if self == Contender::Direct {
+            return Ok(Server {
+                contender: self,
+                // That it speaks no TLS is known to those who measure it.
+                scheme,
+                port: bed.upstream,
+                process: None,
+                log: None,
+            });
+        }
+        let name = format!("{}-{}-{number}", self.name(), scheme.name());
         let log = bed.path().join(format!("{name}.access.log"));
+        let port = free_port()?;
+        let place = Place {
+            name: &name,
+            scheme,
+            port,
+            log: &log,
+            bed,
+            core: cores.contender,
+        };
         let process = match self {
-            Contender::NginxLegacy => {
-                let http = nginx_legacy(scheme, port, &log, bed);
-                start_nginx(&name, &http, port, bed.path(), cores.contender)?
+            Contender::NginxLegacy => nginx::start_legacy(&place)?,
+            Contender::NginxTuned => nginx::start_tuned(&place)?,
+            Contender::ManaProxy => mana_proxy::start(&place)?,
+            Contender::Haproxy => haproxy::start(&place)?,
+            Contender::Caddy => caddy::start(&place)?,
+            Contender::Sozu => sozu::start(&place)?,
+            Contender::Relay | Contender::Direct => {
+                relay::start(&name, scheme, port, bed, cores.contender)?
             }
-            Contender::NginxTuned => {
-                let http = nginx_tuned(scheme, port, &log, bed);
-                start_nginx(&name, &http, port, bed.path(), cores.contender)?
-            }
-            Contender::ManaProxy => start_mana_proxy(&name, scheme, port, &log, bed, cores)?,
         };
         Ok(Server {
             contender: self,
             scheme,
             port,
-            process,
-            log,
+            process: Some(process),
+            log: log.exists().then_some(log),
         })
     }
 }
 
-/// The binary that is measured: the one that Cargo built for this bench, or the one that `MANA_PROXY_BIN` names.
-pub fn mana_proxy_binary() -> PathBuf {
-    std::env::var_os("MANA_PROXY_BIN")
-        .map_or_else(|| env!("CARGO_BIN_EXE_mana-proxy").into(), PathBuf::from)
-}
-
-/// The TLS lines are those that Certbot writes. `http2` is ours: without it there would be no h2 row to compare.
-/// So is `keepalive_requests`, which is mana-proxy's default: otherwise the connections of the h2 load end early.
-fn nginx_legacy(scheme: Scheme, port: u16, log: &Path, bed: &Bed) -> String {
-    let tls =
-        "ssl_session_cache shared:tls:10m; ssl_session_timeout 1440m; ssl_session_tickets off;
-               ssl_protocols TLSv1.2 TLSv1.3; ssl_prefer_server_ciphers off;";
-    format!(
-        "{tls} access_log {}; keepalive_requests 10000;
-         upstream mana_backend {{ server 127.0.0.1:{}; server 127.0.0.1:{} backup; }}
-         server {{
-           {}
-           server_name {HOST};
-           location / {{
-             proxy_pass http://mana_backend;
-             proxy_set_header Host $host;
-             proxy_set_header X-Real-IP $remote_addr;
-             proxy_set_header X-Forwarded-For $proxy_add_x_forwarded_for;
-           }}
-         }}",
-        log.display(),
-        bed.upstream,
-        bed.upstream_other,
-        nginx_listen(scheme, port, bed),
-    )
-}
-
-/// Kept connections, the headers that mana-proxy sets too, and a buffered access log.
-fn nginx_tuned(scheme: Scheme, port: u16, log: &Path, bed: &Bed) -> String {
-    format!(
-        "ssl_protocols TLSv1.2 TLSv1.3; ssl_session_cache shared:tls:10m;
-         access_log {} combined buffer=64k flush=1s; keepalive_requests 10000;
-         upstream mana_backend {{
-           server 127.0.0.1:{}; server 127.0.0.1:{} backup;
-           keepalive 256; keepalive_requests 1000000;
-         }}
-         server {{
-           {}
-           server_name {HOST};
-           location / {{
-             proxy_pass http://mana_backend;
-             proxy_http_version 1.1;
-             proxy_set_header Connection \"\";
-             proxy_set_header Host $host;
-             proxy_set_header X-Real-IP $remote_addr;
-             proxy_set_header X-Forwarded-For $remote_addr;
-             proxy_set_header X-Forwarded-Proto $scheme;
-           }}
-         }}",
-        log.display(),
-        bed.upstream,
-        bed.upstream_other,
-        nginx_listen(scheme, port, bed),
-    )
-}
-
-fn nginx_listen(scheme: Scheme, port: u16, bed: &Bed) -> String {
-    match scheme {
-        Scheme::Plain => format!("listen 127.0.0.1:{port} backlog=4096;"),
-        Scheme::Tls => format!(
-            "listen 127.0.0.1:{port} ssl http2 backlog=4096; ssl_certificate {}; ssl_certificate_key {};",
-            bed.chain().display(),
-            bed.key().display()
-        ),
-    }
-}
-
-/// One worker, and everything else as it ships.
-fn start_mana_proxy(
-    name: &str,
-    scheme: Scheme,
-    port: u16,
-    log: &Path,
-    bed: &Bed,
-    cores: &Cores,
-) -> Outcome<Process> {
-    let listen = match scheme {
-        Scheme::Plain => "http",
-        Scheme::Tls => "https",
-    };
-    let home = bed.path().join(name);
-    fs::create_dir(&home)?;
-    let config = home.join("mana-proxy.toml");
-    fs::write(
-        &config,
-        format!(
-            r#"[server]
-workers = 1
-[listen]
-{listen} = ["127.0.0.1:{port}"]
-[control]
-socket = "{home}/control.sock"
-[state]
-dir = "{home}/state"
-[admin]
-listen = "127.0.0.1:{admin}"
-[access_log]
-to = "{log}"
-[[site]]
-host = "{HOST}"
-initial = "blue"
-certificate = {{ chain = "{chain}", key = "{key}" }}
-health = {{ path = "/1k", expect = 200, interval = "1s", timeout = "2s" }}
-blue = ["127.0.0.1:{blue}"]
-green = ["127.0.0.1:{green}"]
-"#,
-            home = home.display(),
-            admin = free_port()?,
-            log = log.display(),
-            chain = bed.chain().display(),
-            key = bed.key().display(),
-            blue = bed.upstream,
-            green = bed.upstream_other,
-        ),
-    )?;
-    let mut command = pinned(cores.contender, &mana_proxy_binary());
-    command.args(["run", "--config"]).arg(&config);
-    Process::start(name, command, port, bed.path())
-}
+/// Longer than anybody keeps lines in a buffer.
+const LOG_DEADLINE: Duration = Duration::from_secs(3);

@@ -5,10 +5,10 @@ use std::fs;
 use std::process::Command;
 
 use crate::Outcome;
-use crate::contender::mana_proxy_binary;
+use crate::contender::{Contender, mana_proxy_binary, sozu_binary};
 
-/// One fact a line, as `what: value`.
-pub fn describe() -> Outcome<String> {
+/// One fact a line, as `what: value`. Versions are of those that take part.
+pub fn describe(contenders: &[Contender]) -> Outcome<String> {
     let binary = mana_proxy_binary();
     let binary = binary
         .to_str()
@@ -44,14 +44,30 @@ pub fn describe() -> Outcome<String> {
         "bench at commit: {}",
         first_line("git", &["describe", "--always", "--dirty"])?
     )?;
-    for (program, flag) in [
+    let sozu = sozu_binary();
+    let sozu = sozu.to_str().ok_or("the path of sozu is not UTF-8")?;
+    let peers = contenders.iter().filter_map(|contender| match contender {
+        Contender::Haproxy => Some(("haproxy", "-v")),
+        Contender::Caddy => Some(("caddy", "version")),
+        Contender::Sozu => Some(("sozu", "--version")),
+        // nginx is the upstream too, and always there.
+        Contender::NginxLegacy
+        | Contender::NginxTuned
+        | Contender::ManaProxy
+        | Contender::Relay
+        | Contender::Direct => None,
+    });
+    let others = [
         ("nginx", "-v"),
         ("wrk", "-v"),
         ("h2load", "--version"),
         ("ab", "-V"),
         ("rustc", "-V"),
-    ] {
-        writeln!(text, "{program}: {}", first_line(program, &[flag])?)?;
+    ];
+    for (program, flag) in peers.chain(others) {
+        // Kept by its name: where it is on this machine says nothing about the figures.
+        let called = if program == "sozu" { sozu } else { program };
+        writeln!(text, "{program}: {}", first_line(called, &[flag])?)?;
     }
     writeln!(text, "load average at the start: {}", load_average()?)?;
     Ok(text)

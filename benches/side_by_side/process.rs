@@ -1,6 +1,6 @@
-//! Processes that are pinned to a core, die with the bench, and tell how much CPU time they used.
+//! Processes that are pinned to a core, die with the bench, and tell how much CPU time and memory they used.
 //!
-//! Owns `taskset`, `setpriv` and the reading of `/proc`.
+//! Owns `taskset`, `setpriv`, the limit of open files and the reading of `/proc`.
 
 use std::fs::{self, File};
 use std::net::{Ipv4Addr, TcpStream};
@@ -8,6 +8,8 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
+
+use rlimit::Resource;
 
 use crate::Outcome;
 
@@ -67,6 +69,24 @@ pub fn pinned(core: usize, program: &Path) -> Command {
     command
 }
 
+/// This program in another role, pinned.
+pub fn pinned_self(core: usize) -> Outcome<Command> {
+    Ok(pinned(core, &std::env::current_exe()?))
+}
+
+/// Lets this process and its children open as many files as 10 000 relayed clients take, as far as it may.
+///
+/// Root may raise the hard limit too. Returns what was reached.
+pub fn raise_open_files() -> Outcome<u64> {
+    let (_, hard) = Resource::NOFILE.get()?;
+    if hard < OPEN_FILES && Resource::NOFILE.set(OPEN_FILES, OPEN_FILES).is_ok() {
+        return Ok(OPEN_FILES);
+    }
+    let reached = hard.min(OPEN_FILES);
+    Resource::NOFILE.set(reached, hard)?;
+    Ok(reached)
+}
+
 // === impl Process ===
 
 impl Process {
@@ -74,15 +94,28 @@ impl Process {
     ///
     /// # Errors
     /// It cannot be started, ends, or does not listen in time; what it said is in the message.
-    pub fn start(
+    pub fn start(name: &str, command: Command, port: u16, directory: &Path) -> Outcome<Process> {
+        let said = File::options()
+            .create(true)
+            .append(true)
+            .open(said_by(name, directory))?;
+        Process::start_with_stdout(name, command, said, port, directory)
+    }
+
+    /// [`Process::start`] of a server whose stdout goes elsewhere.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn start_with_stdout(
         name: &str,
         mut command: Command,
+        stdout: File,
         port: u16,
         directory: &Path,
     ) -> Outcome<Process> {
-        let said = directory.join(format!("{name}.out"));
-        let output = File::create(&said)?;
-        command.stdout(output.try_clone()?).stderr(output);
+        let said = said_by(name, directory);
+        let stderr = File::options().create(true).append(true).open(&said)?;
+        command.stdout(stdout).stderr(stderr);
         let mut process = Process {
             child: command.spawn()?,
             name: name.to_owned(),
@@ -104,19 +137,16 @@ impl Process {
     /// CPU time that all threads of the process and of its children have used, in user space and in the kernel.
     pub fn cpu_time(&self) -> Outcome<Duration> {
         let mut nanoseconds = 0;
-        let mut left = vec![self.child.id().to_string()];
-        while let Some(id) = left.pop() {
+        for id in self.tree()? {
             for task in fs::read_dir(format!("/proc/{id}/task"))? {
-                let task = task?.path();
                 // `on-cpu-ns waiting-ns timeslices`; a thread may end between the listing and this.
-                let schedstat = fs::read_to_string(task.join("schedstat")).unwrap_or_default();
+                let schedstat =
+                    fs::read_to_string(task?.path().join("schedstat")).unwrap_or_default();
                 nanoseconds += schedstat
                     .split_whitespace()
                     .next()
                     .and_then(|first| first.parse::<u64>().ok())
                     .unwrap_or(0);
-                let children = fs::read_to_string(task.join("children")).unwrap_or_default();
-                left.extend(children.split_whitespace().map(str::to_owned));
             }
         }
         if nanoseconds == 0 {
@@ -127,6 +157,34 @@ impl Process {
             .into());
         }
         Ok(Duration::from_nanos(nanoseconds))
+    }
+
+    /// Bytes of memory of the process and its children. What they share is counted once.
+    ///
+    /// Without what the kernel holds for their sockets.
+    pub fn memory_bytes(&self) -> Outcome<u64> {
+        let mut kilobytes = 0;
+        for id in self.tree()? {
+            let path = format!("/proc/{id}/smaps_rollup");
+            let text = fs::read_to_string(&path)?;
+            kilobytes += pss_kilobytes(&text).ok_or_else(|| format!("{path} has no Pss"))?;
+        }
+        Ok(kilobytes * 1024)
+    }
+
+    /// The ids of the process and of all below it.
+    fn tree(&self) -> Outcome<Vec<String>> {
+        let mut found = Vec::new();
+        let mut left = vec![self.child.id().to_string()];
+        while let Some(id) = left.pop() {
+            for task in fs::read_dir(format!("/proc/{id}/task"))? {
+                let children =
+                    fs::read_to_string(task?.path().join("children")).unwrap_or_default();
+                left.extend(children.split_whitespace().map(str::to_owned));
+            }
+            found.push(id);
+        }
+        Ok(found)
     }
 
     fn complaint(&self, what: &str) -> Box<dyn std::error::Error> {
@@ -143,4 +201,31 @@ impl Drop for Process {
     }
 }
 
+/// Where a server writes what it has to say.
+fn said_by(name: &str, directory: &Path) -> PathBuf {
+    directory.join(format!("{name}.out"))
+}
+
+/// The line `Pss:   1234 kB` of `smaps_rollup`.
+fn pss_kilobytes(text: &str) -> Option<u64> {
+    let line = text.lines().find_map(|line| line.strip_prefix("Pss:"))?;
+    line.trim().strip_suffix("kB")?.trim().parse().ok()
+}
+
+/// Two for each of 10 000 clients, and some to spare.
+const OPEN_FILES: u64 = 24_000;
 const START_DEADLINE: Duration = Duration::from_secs(10);
+
+#[cfg(test)]
+#[allow(dead_code, unused_imports, clippy::unwrap_used)]
+mod tests {
+    use super::pss_kilobytes;
+
+    #[test]
+    fn the_share_of_memory_is_read_and_not_its_parts() {
+        let text = "55d-7ff ---p 00000000 00:00 0 [rollup]\nRss:   9000 kB\nPss:   1234 kB\nPss_Dirty:  99 kB\n";
+        assert_eq!(pss_kilobytes(text), Some(1234));
+        assert_eq!(pss_kilobytes("Pss: many kB\n"), None);
+        assert_eq!(pss_kilobytes(""), None);
+    }
+}

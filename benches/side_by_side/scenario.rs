@@ -26,13 +26,28 @@ pub enum Scenario {
     /// As [`Scenario::H1Plain`], while some hundred other connections stall: heads and bodies that trickle, responses that
     /// nobody reads.
     BesideStalled,
+    /// HTTP/1.1 over TLS 1.3, many connections that have asked once and rest: what each takes in memory.
+    IdleTls,
+    /// As [`Scenario::H1Tls`], at half of the rate that nginx can take: the time that is added to a direct request.
+    HalfLoad,
+}
+
+/// How a scenario is measured.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Kind {
+    /// As much as the contender can take, for some seconds.
+    Flood,
+    /// Connections that rest, on a contender that was just started.
+    Rest,
+    /// The same rate for all.
+    Pace,
 }
 
 // === impl Scenario ===
 
 impl Scenario {
     /// In the order of measuring and of the table.
-    pub const ALL: [Scenario; 7] = [
+    pub const ALL: [Scenario; 9] = [
         Scenario::H1Plain,
         Scenario::H1Tls,
         Scenario::H2Tls,
@@ -40,9 +55,11 @@ impl Scenario {
         Scenario::ResumedHandshake,
         Scenario::LargeTls,
         Scenario::BesideStalled,
+        Scenario::IdleTls,
+        Scenario::HalfLoad,
     ];
 
-    /// As it is called in the table and the raw figures.
+    /// As it is called in the table, the raw figures and on the command line.
     pub fn name(self) -> &'static str {
         match self {
             Scenario::H1Plain => "h1-plain-1k",
@@ -52,6 +69,8 @@ impl Scenario {
             Scenario::ResumedHandshake => "handshake-resumed",
             Scenario::LargeTls => "h1-tls-1m",
             Scenario::BesideStalled => "h1-plain-stalled",
+            Scenario::IdleTls => "idle-tls-10k",
+            Scenario::HalfLoad => "latency-half-load",
         }
     }
 
@@ -63,14 +82,32 @@ impl Scenario {
             | Scenario::H2Tls
             | Scenario::FullHandshake
             | Scenario::ResumedHandshake
-            | Scenario::LargeTls => Scheme::Tls,
+            | Scenario::LargeTls
+            | Scenario::IdleTls
+            | Scenario::HalfLoad => Scheme::Tls,
         }
     }
 
-    /// Loads `127.0.0.1:port` for `seconds`. `directory` is for files that generators write.
+    /// How it is measured.
+    pub fn kind(self) -> Kind {
+        match self {
+            Scenario::H1Plain
+            | Scenario::H1Tls
+            | Scenario::H2Tls
+            | Scenario::FullHandshake
+            | Scenario::ResumedHandshake
+            | Scenario::LargeTls
+            | Scenario::BesideStalled => Kind::Flood,
+            Scenario::IdleTls => Kind::Rest,
+            Scenario::HalfLoad => Kind::Pace,
+        }
+    }
+
+    /// Loads `127.0.0.1:port` for `seconds` with as much as it can take. `directory` is for files that generators write.
     ///
     /// # Errors
-    /// The generator fails, or saw a failed request: then the figure would be of something else.
+    /// The generator fails, or saw a failed request: then the figure would be of something else. The scenario is not of
+    /// [`Kind::Flood`].
     pub fn load(self, port: u16, directory: &Path, cores: &Cores, seconds: u32) -> Outcome<Load> {
         let core = cores.around;
         match self {
@@ -110,6 +147,9 @@ impl Scenario {
                 let load = Scenario::H1Plain.load(port, directory, cores, seconds);
                 drop(stalled);
                 load
+            }
+            Scenario::IdleTls | Scenario::HalfLoad => {
+                Err(format!("{} is measured in another way", self.name()).into())
             }
         }
     }
