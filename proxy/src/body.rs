@@ -32,6 +32,8 @@ enum Reading {
     /// A line of the trailer section.
     Trailer,
     Done,
+    /// Nothing more can be read.
+    Broken(BodyFault),
 }
 
 /// What a look at the bytes gave.
@@ -100,6 +102,7 @@ impl BodyReader {
         loop {
             match self.state {
                 Reading::Done => return Ok(Taken::End),
+                Reading::Broken(fault) => return Err(fault),
                 Reading::UntilClose => return Ok(take_up_to(bytes, u64::MAX).0),
                 Reading::Known(left) => {
                     let (taken, left) = take_up_to(bytes, left);
@@ -115,9 +118,12 @@ impl BodyReader {
                         0 => Reading::DataEnd,
                         left => Reading::Data(left),
                     };
-                    if taken != Taken::More {
+                    if taken != Taken::More
                         // Whoever asks whether this was the last piece need not ask again, if the bytes tell.
-                        self.skip_to_data(bytes)?;
+                        && let Err(fault) = self.skip_to_data(bytes)
+                    {
+                        // This piece is good.
+                        self.state = Reading::Broken(fault);
                     }
                     return Ok(taken);
                 }
@@ -181,9 +187,11 @@ impl BodyReader {
                         return Err(BodyFault::TooLong);
                     }
                 }
-                Reading::Known(_) | Reading::UntilClose | Reading::Data(_) | Reading::Done => {
-                    return Ok(true);
-                }
+                Reading::Known(_)
+                | Reading::UntilClose
+                | Reading::Data(_)
+                | Reading::Done
+                | Reading::Broken(_) => return Ok(true),
             }
         }
     }
@@ -218,7 +226,10 @@ fn chunk_size(line: &[u8]) -> Option<u64> {
     if count == 0 || count > CHUNK_SIZE_DIGITS_MAX {
         return None;
     }
-    let rest = line[count..].trim_ascii_start();
+    let blanks = line[count..]
+        .iter()
+        .take_while(|byte| matches!(byte, b' ' | b'\t'));
+    let rest = &line[count + blanks.count()..];
     let is_extension = rest.is_empty() || rest[0] == b';';
     let has_control = rest
         .iter()
@@ -227,7 +238,8 @@ fn chunk_size(line: &[u8]) -> Option<u64> {
         return None;
     }
     let text = std::str::from_utf8(&line[..count]).ok()?;
-    u64::from_str_radix(text, 16).ok()
+    let size = u64::from_str_radix(text, 16).ok()?;
+    (size <= CHUNK_BYTES_MAX).then_some(size)
 }
 
 // === the other way ===
@@ -327,6 +339,8 @@ const NO_LINE: [u8; 18] = *b"0000000000000000\r\n";
 const LINE_BYTES_MAX: usize = 16 * 1024;
 /// More would not fit into 64 bits.
 const CHUNK_SIZE_DIGITS_MAX: usize = 16;
+/// Nobody's chunk is larger, and arithmetic with it cannot overflow anywhere.
+const CHUNK_BYTES_MAX: u64 = 1 << 60;
 
 #[cfg(test)]
 mod tests {
@@ -373,6 +387,10 @@ mod tests {
             ("3 a\r\nabc\r\n0\r\n\r\n", Err(BodyFault::Size)),
             ("3;a\rb\r\nabc\r\n0\r\n\r\n", Err(BodyFault::Size)),
             ("10000000000000000\r\n", Err(BodyFault::Size)),
+            ("ffffffffffffffff\r\n", Err(BodyFault::Size)),
+            ("3\r\r\nabc\r\n0\r\n\r\n", Err(BodyFault::Size)),
+            ("3\x0c\r\nabc\r\n0\r\n\r\n", Err(BodyFault::Size)),
+            ("3 \r ;a\r\nabc\r\n0\r\n\r\n", Err(BodyFault::Size)),
             ("3\r\nab", Err(BodyFault::Cut)),
             ("3\r\nabc\r\n0\r\n", Err(BodyFault::Cut)),
             ("", Err(BodyFault::Cut)),
@@ -426,6 +444,18 @@ mod tests {
         let mut bytes = BytesMut::from(&b"3\r\nabc\r\n0\r\n\r\n"[..]);
         assert!(matches!(reader.take(&mut bytes), Ok(Taken::Data(_))));
         assert!(reader.is_done());
+    }
+
+    #[test]
+    fn a_good_piece_comes_before_the_fault_behind_it() {
+        for rest in ["\r\nzz\r\n", "X\n", "\r\n0\r\nx: 1\n\r\n"] {
+            let mut reader = BodyReader::new(BodyLength::Chunked);
+            let mut bytes = BytesMut::from(format!("3\r\nabc{rest}").as_bytes());
+            assert_eq!(reader.take(&mut bytes), Ok(Taken::Data(Bytes::from("abc"))));
+            let fault = reader.take(&mut bytes).expect_err("malformed");
+            assert_eq!(reader.take(&mut bytes), Err(fault));
+            assert_eq!(reader.close(), Err(BodyFault::Cut));
+        }
     }
 
     fn written(mut writer: BodyWriter, pieces: &[&[u8]]) -> Result<String, WrongLength> {

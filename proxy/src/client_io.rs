@@ -43,7 +43,8 @@ struct Inner {
     transport: Transport,
     /// Bytes read and not handed out.
     read: BytesMut,
-    /// Bytes accepted and not written: `write.len() < WRITE_BUFFER_BYTES + one head`.
+    /// Bytes accepted and not written: `write.len() < WRITE_BUFFER_BYTES + one head`. Heads that come before the one that counts
+    /// are flushed one by one.
     write: Vec<u8>,
     /// Bytes at the front of `write` that are written.
     written: usize,
@@ -186,7 +187,7 @@ impl ClientIo {
     pub fn write_into(&self, write: impl FnOnce(&mut Vec<u8>)) {
         let inner = &mut *self.lock();
         if inner.write.capacity() == 0 {
-            inner.write.reserve(WRITE_KEEP_BYTES);
+            inner.write.reserve(WRITE_BYTES_USUAL);
         }
         write(&mut inner.write);
     }
@@ -328,11 +329,8 @@ impl Inner {
             }
         }
         self.written = 0;
-        if self.write.capacity() > WRITE_KEEP_BYTES {
-            self.write = Vec::new();
-        } else {
-            self.write.clear();
-        }
+        // A connection at rest holds none.
+        self.write = Vec::new();
         Poll::Ready(Ok(()))
     }
 
@@ -498,7 +496,7 @@ const READ_AHEAD_BYTES: usize = 4096;
 const READ_KEEP_BYTES: usize = 1024;
 /// Bytes that wait for a flush: one TLS record.
 const WRITE_BUFFER_BYTES: usize = 16 * 1024;
-/// A write buffer above this is given back once it is empty.
-const WRITE_KEEP_BYTES: usize = 2048;
+/// A head and a small body.
+const WRITE_BYTES_USUAL: usize = 2048;
 /// Bytes of later requests that are read while one is being answered.
 const READ_AHEAD_MAX: usize = 16 * 1024;

@@ -180,8 +180,9 @@ async fn serve_h1(connection: &Connection, worker: &Arc<Worker>) {
         served += 1;
         let session = ClientSession::h1(io.clone(), &head);
         let is_last = served >= max;
+        // Boxed: between requests, which is most of the time, a connection does not carry the weight of one.
         let served = forward::serve(head, session, connection, worker, is_last, &mut alarm);
-        match served.await {
+        match Box::pin(served).await {
             Next::Reuse => {}
             Next::Close => return close(io).await,
             Next::Abort => return,

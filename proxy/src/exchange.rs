@@ -154,9 +154,16 @@ impl Exchange<'_> {
             Wanted::Watch
         };
         let waits = pump.waits_behind();
+        let moved = async {
+            tokio::select! {
+                event = read_upstream_or_flush(upstream, self.client_io, waits) => event,
+                event = read_client(self.client, self.client_io, &self.upstream_io, wanted) => event,
+            }
+        };
         tokio::select! {
-            event = read_upstream_or_flush(upstream, self.client_io, waits) => event,
-            event = read_client(self.client, self.client_io, &self.upstream_io, wanted) => event,
+            biased;
+            event = moved => event,
+            // What has come is not overdue.
             () = self.alarm.rings() => Event::Due,
         }
     }
@@ -180,6 +187,8 @@ impl Exchange<'_> {
                 if let Err(fault) = passed.await {
                     return Some(Ended::Cut(fault));
                 }
+                // It is waited for from here on: how long the client took is no fault of it.
+                pump.upstream_moved_at = Instant::now();
                 pump.is_unflushed = !self.client.is_h2();
                 is_last.then(|| self.complete(upstream, pump))
             }
@@ -209,7 +218,7 @@ impl Exchange<'_> {
             return Some(self.upgrade_event(head).await);
         }
         if status.is_informational() {
-            return self.informational_event(pump, head);
+            return self.informational_event(pump, head).await;
         }
         pump.head_received = true;
         let is_event_stream = is_event_stream(head);
@@ -238,17 +247,21 @@ impl Exchange<'_> {
         None
     }
 
-    fn informational_event(&mut self, pump: &mut Pump, head: &ResponseHead) -> Option<Ended> {
+    async fn informational_event(&mut self, pump: &mut Pump, head: &ResponseHead) -> Option<Ended> {
         pump.informational += 1;
         if pump.informational > INFORMATIONAL_MAX {
             return Some(self.failed(Fault::UpstreamMalformed));
         }
         // HTTP/1.0 knows none (RFC 9110 s15.2); the HTTP/2 session cannot send them.
         if self.request.version == Version::HTTP_11 {
-            if self.send_head(head, Framing::Empty, Plan::Leave).is_err() {
+            // It is for now, and whoever does not read it is not written more.
+            let sent = match self.send_head(head, Framing::Empty, Plan::Leave) {
+                Ok(()) => self.client_io.flush().await.is_ok(),
+                Err(_) => false,
+            };
+            if !sent {
                 return Some(self.failed(Fault::ClientGone));
             }
-            pump.is_unflushed = true;
         }
         None
     }

@@ -281,7 +281,7 @@ impl Request<'_> {
         let mut attempts = Attempts::new(&site, settings.limits.attempts, &settings.timeouts);
         loop {
             let mut reached = self
-                .reach(&site, &mut entry, &mut attempts, framing, may_repeat)
+                .reach(&site, &mut entry, &mut attempts, framing)
                 .await?;
             let _busy = Busy::count(&reached.candidate.upstream);
             self.record.upstream(&reached.candidate, attempts.made);
@@ -415,7 +415,6 @@ impl Request<'_> {
         entry: &mut Entry,
         attempts: &mut Attempts<'_>,
         framing: Framing,
-        may_repeat: bool,
     ) -> Result<Reached, Fault> {
         let settings = self.settings;
         while let Some((candidate, is_new_wanted)) = attempts.next() {
@@ -440,12 +439,7 @@ impl Request<'_> {
             };
             let idle_max = settings.timeouts.upstream_idle;
             if !is_new_wanted
-                && let Some(connected) = reuse(
-                    &self.worker.pool,
-                    &candidate.upstream,
-                    idle_max,
-                    !may_repeat,
-                )
+                && let Some(connected) = reuse(&self.worker.pool, &candidate.upstream, idle_max)
             {
                 return Ok(Reached {
                     candidate,

@@ -85,8 +85,7 @@ pub fn leading_empty_lines(bytes: &[u8]) -> usize {
 /// Looks at the bytes of a connection from the start of a request. `searched` is how many of them an earlier call has
 /// already seen without finding the end.
 pub fn scan(bytes: &[u8], searched: usize, limits: HeadLimits) -> HeadScan {
-    let from = searched.saturating_sub(3).min(bytes.len());
-    let Some(end) = find_head_end(&bytes[from..]).map(|at| from + at) else {
+    let Some(end) = find_head_end(bytes, searched) else {
         if bytes.len() > limits.head_bytes {
             return HeadScan::Refused(too_large(bytes, limits));
         }
@@ -133,9 +132,9 @@ fn is_same_host(one: &[u8], other: &[u8]) -> bool {
     name == other_name && (port == other_port || port.is_empty() || other_port.is_empty())
 }
 
-/// The index behind the first empty line.
-fn find_head_end(bytes: &[u8]) -> Option<usize> {
-    let mut from = 0;
+/// The index behind the first empty line. An earlier call has looked at `searched` bytes and has not found it.
+pub(crate) fn find_head_end(bytes: &[u8], searched: usize) -> Option<usize> {
+    let mut from = searched.saturating_sub(3).min(bytes.len());
     while let Some(at) = memchr(b'\n', &bytes[from..]) {
         let after = from + at + 1;
         match &bytes[after..] {

@@ -3,6 +3,8 @@
 //! Owns which fields pass, which are dropped and which are set. What passes is written anew from its parts, never
 //! copied raw, and in one pass. Pure; the forwarding loop sends the results.
 
+use std::cell::Cell;
+
 use bytes::Bytes;
 use http::header::{HeaderMap, HeaderName, HeaderValue};
 use http::{Method, StatusCode, Version};
@@ -202,6 +204,13 @@ fn for_client(
         }
         return;
     }
+    let has_date = Cell::new(false);
+    let mut put = |name: &[u8], value: &[u8]| {
+        if name.eq_ignore_ascii_case(b"date") {
+            has_date.set(true);
+        }
+        put(name, value);
+    };
     let mut marker = Marker::new(plan);
     let site = rules.fields;
     let is_site_s = |name: &[u8]| {
@@ -239,13 +248,14 @@ fn for_client(
         }
     }
     marker.end(&mut put);
-    if !fields.has(Known::Date) {
-        put(b"Date", rules.date);
-    }
     if let Some(value) = rules.strict_transport_security {
         put(b"Strict-Transport-Security", value.as_bytes());
     }
     put(b"X-Request-ID", rules.request_id.as_bytes());
+    // RFC 9110 s6.6.1: whoever receives a response without one adds it.
+    if !has_date.get() {
+        put(b"Date", rules.date);
+    }
 }
 
 /// How a response body is delimited towards the client.

@@ -23,14 +23,12 @@ struct Idle {
 }
 
 impl Pool {
-    /// A connection to `address` that is younger than `idle_max` and still open, if there is one. The kernel `is_asked` whether
-    /// it is, where a request could not be sent again.
+    /// A connection to `address` that is younger than `idle_max` and still open, if there is one.
     pub fn take(
         &self,
         address: SocketAddr,
         idle_max: Duration,
         now: Instant,
-        is_asked: bool,
     ) -> Option<UpstreamIo> {
         let mut idle = self.lock();
         let connections = idle.get_mut(&address)?;
@@ -40,7 +38,7 @@ impl Pool {
                 connections.clear();
                 return None;
             }
-            if io.is_alive(is_asked) {
+            if io.is_alive() {
                 return Some(io);
             }
         }
@@ -104,15 +102,12 @@ mod tests {
         let (first, _keep) = connection(&listener).await;
         let address = first.address();
         pool.keep(first, 8, start);
-        assert!(
-            pool.take(address, IDLE_MAX, start + IDLE_MAX, true)
-                .is_none()
-        );
+        assert!(pool.take(address, IDLE_MAX, start + IDLE_MAX).is_none());
         assert!(pool.is_empty());
 
         let (second, their_end) = connection(&listener).await;
         pool.keep(second, 8, start);
-        assert!(pool.take(address, IDLE_MAX, start, true).is_some());
+        assert!(pool.take(address, IDLE_MAX, start).is_some());
         drop(their_end);
     }
 
@@ -125,7 +120,7 @@ mod tests {
         let address = io.address();
         drop(their_end);
         pool.keep(io, 8, now);
-        assert!(pool.take(address, IDLE_MAX, now, true).is_none());
+        assert!(pool.take(address, IDLE_MAX, now).is_none());
     }
 
     #[tokio::test]

@@ -13,7 +13,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use std::task::{Context, Poll};
 
 use bytes::{Buf, BytesMut};
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, Interest, ReadBuf};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 
 /// A handle to one upstream connection; its clones share it.
@@ -89,7 +89,10 @@ impl UpstreamIo {
         std::future::poll_fn(|cx| {
             let inner = &mut *self.lock();
             inner.send_pending(cx);
-            inner.read.reserve(room);
+            // Pieces that were taken may be held on to, and each holds its whole buffer: one serves many small ones.
+            if inner.read.capacity() - inner.read.len() < room / ROOM_LEFT_MIN {
+                inner.read.reserve(room);
+            }
             let read = pin!(inner.tcp.read_buf(&mut inner.read)).poll(cx);
             match read {
                 Poll::Ready(Ok(count)) => inner.received += count as u64,
@@ -167,22 +170,19 @@ impl UpstreamIo {
 
     /// Makes ready for the pool: a connection at rest holds no large buffer.
     pub fn rest(&self) {
-        self.lock().give_back_read_buffer();
+        let inner = &mut *self.lock();
+        inner.give_back_read_buffer();
+        if inner.pending.is_empty() && inner.pending.capacity() > READ_KEEP_BYTES {
+            inner.pending = BytesMut::new();
+        }
     }
 
-    /// Whether a pooled connection can still be used: open, and silent. `is_asked` is one system call, and knows all that the
-    /// kernel does; without it, what the kernel has told already has to do.
-    pub fn is_alive(&self, is_asked: bool) -> bool {
+    /// Whether a pooled connection can still be used: open, and silent. One system call, and worth it: what the kernel has and
+    /// the runtime has not heard of yet would be taken for the answer to the next request.
+    pub fn is_alive(&self) -> bool {
         let inner = self.lock();
-        let peek = || {
-            let mut byte = [std::mem::MaybeUninit::uninit(); 1];
-            socket2::SockRef::from(&inner.tcp).peek(&mut byte)
-        };
-        let peeked = match is_asked {
-            true => peek(),
-            false => inner.tcp.try_io(Interest::READABLE, peek),
-        };
-        match peeked {
+        let mut byte = [std::mem::MaybeUninit::uninit(); 1];
+        match socket2::SockRef::from(&inner.tcp).peek(&mut byte) {
             Err(error) => error.kind() == io::ErrorKind::WouldBlock,
             // Closed, or it speaks without having been asked.
             Ok(_) => false,
@@ -316,8 +316,10 @@ impl fmt::Debug for UpstreamIo {
 
 /// Request bytes that may wait for the upstream to read: enough to keep it busy, little enough for 10 000 uploads.
 const PENDING_BYTES_MAX: usize = 64 * 1024;
-/// A read buffer above this is given back when the connection goes to rest.
+/// A buffer above this is given back when the connection goes to rest.
 const READ_KEEP_BYTES: usize = 4 * 1024;
+/// A buffer is read into until less than this part of the wanted room is left of it.
+const ROOM_LEFT_MIN: usize = 8;
 
 #[cfg(test)]
 #[path = "upstream_io_tests.rs"]

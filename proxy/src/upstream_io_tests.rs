@@ -53,3 +53,40 @@ async fn what_the_kernel_does_not_take_goes_out_with_later_reads() {
     assert!(received.iter().all(|byte| *byte == b'a') && !io.is_clean());
     assert_eq!(io.sent(), sent as u64);
 }
+
+#[tokio::test]
+async fn what_only_the_kernel_knows_of_makes_a_connection_unfit_as_well() {
+    let (io, upstream) = pair().await;
+    upstream.writable().await.expect("open");
+    upstream.try_write(b"answer").expect("written");
+    assert_eq!(io.read_ahead(4096).await.expect("read"), 6);
+    io.with_read(|bytes| bytes.clear());
+    assert!(io.is_alive());
+    // No turn of the runtime between.
+    upstream.try_write(b"more").expect("written");
+    assert!(!io.is_alive());
+}
+
+#[tokio::test]
+async fn small_pieces_that_are_held_share_their_buffers() {
+    const PIECE: &[u8] = b"twenty bytes of body";
+    let (io, mut upstream) = pair().await;
+    let mut held: Vec<bytes::Bytes> = Vec::new();
+    let mut buffers = 0;
+    for _ in 0..100 {
+        upstream.write_all(PIECE).await.expect("write");
+        io.read_ahead(4096).await.expect("read");
+        let piece = io.with_read(|bytes| bytes.split().freeze());
+        let follows =
+            |last: &bytes::Bytes| last.as_ptr().addr() + last.len() == piece.as_ptr().addr();
+        if !held.last().is_some_and(follows) {
+            buffers += 1;
+        }
+        held.push(piece);
+    }
+    assert!(
+        buffers <= 3,
+        "{buffers} buffers for {} bytes",
+        100 * PIECE.len()
+    );
+}

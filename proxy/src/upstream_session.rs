@@ -3,13 +3,14 @@
 //! Owns the two codecs' state. The bytes are `upstream_io.rs`, the rules `response_head.rs` and `body.rs`. Does not know
 //! deadlines, nor what a failure means for the request.
 
-use bytes::Bytes;
+use bytes::{Buf, Bytes};
 use http::StatusCode;
 use http::header::HeaderMap;
 
 use crate::body::{BodyFault, BodyReader, BodyWriter, Taken, WrongLength};
+use crate::head::find_head_end;
 use crate::headers::Framing;
-use crate::response_head::{BodyLength, ResponseFault, ResponseHead};
+use crate::response_head::{BodyLength, HEAD_BYTES_MAX, ResponseFault, ResponseHead};
 use crate::upstream_io::UpstreamIo;
 
 /// A request under way.
@@ -20,6 +21,8 @@ pub struct UpstreamSession {
     response_body: BodyReader,
     keeps_connection: bool,
     is_close_delimited: bool,
+    /// Bytes of a head that is not complete, in which its end was looked for.
+    searched: usize,
     /// The room of the next read of the body.
     room: usize,
 }
@@ -60,6 +63,7 @@ impl UpstreamSession {
             response_body: BodyReader::new(BodyLength::Known(0)),
             keeps_connection: false,
             is_close_delimited: false,
+            searched: 0,
             room: HEAD_ROOM,
         }
     }
@@ -97,10 +101,20 @@ impl UpstreamSession {
     /// Nothing is lost when the future is dropped.
     pub async fn read_head(&mut self) -> Result<ResponseHead, UpstreamError> {
         loop {
+            let searched = &mut self.searched;
             let read = self.io.with_read(|bytes| {
+                // What trickles in is not read from its start each time; what is no head at all is told by its first bytes.
+                let is_worth_reading = *searched == 0
+                    || bytes.len() > HEAD_BYTES_MAX
+                    || find_head_end(bytes, *searched).is_some();
+                *searched = bytes.len();
+                if !is_worth_reading {
+                    return Ok(None);
+                }
                 let read = ResponseHead::read(bytes)?;
                 Ok::<_, ResponseFault>(read.map(|(head, end)| {
-                    bytes::Buf::advance(bytes, end);
+                    bytes.advance(end);
+                    *searched = 0;
                     head
                 }))
             });
@@ -131,15 +145,16 @@ impl UpstreamSession {
                 Taken::End => return Ok(None),
                 Taken::More => {}
             }
-            let known = usize::try_from(body.left()).unwrap_or(usize::MAX);
-            let room = known.clamp(self.room, BODY_ROOM_MAX);
+            let room = self.room;
             match self.io.read_ahead(room).await {
                 Ok(0) => self
                     .response_body
                     .close()
                     .map_err(|_| UpstreamError::Closed)?,
-                // It has more than was asked for: the next look takes more.
+                // It has more than was asked for: the next look takes more. One that trickles is given little room again, since
+                // each piece that waits for a slow client holds on to its buffer.
                 Ok(count) if count >= room => self.room = BODY_ROOM_MAX.min(room * 4),
+                Ok(count) if count < room / 4 => self.room = HEAD_ROOM,
                 Ok(_) => {}
                 Err(_) => return Err(UpstreamError::Closed),
             }
@@ -173,6 +188,11 @@ impl UpstreamSession {
     fn expect_body_of(&mut self, head: &ResponseHead) {
         let length = head.body(self.is_for_head);
         self.response_body = BodyReader::new(length);
+        self.room = match length {
+            BodyLength::Known(length) => usize::try_from(length).unwrap_or(usize::MAX),
+            BodyLength::Chunked | BodyLength::UntilClose => HEAD_ROOM,
+        };
+        self.room = self.room.clamp(HEAD_ROOM, BODY_ROOM_MAX);
         self.is_close_delimited = length == BodyLength::UntilClose;
         self.keeps_connection =
             head.keeps_connection() && head.status != StatusCode::SWITCHING_PROTOCOLS;

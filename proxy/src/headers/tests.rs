@@ -263,9 +263,9 @@ fn a_response_loses_its_hop_by_hop_fields_and_keeps_the_rest() {
     let none = ResponseFields::default();
     let common = ["Set-Cookie: a=1", "Set-Cookie: b=2"];
     let rest = [
-        "Date: now",
         "Strict-Transport-Security: max-age=1",
         "X-Request-ID: abc",
+        "Date: now",
         "Connection: keep-alive",
     ];
     for (framing, own) in [
@@ -323,12 +323,37 @@ fn a_site_sets_and_removes_fields_of_final_responses() {
     let fields = answered(&response(200, &of), Framing::Empty, None, &site);
     let expected = [
         "x-frame-options: DENY",
-        "Date: now",
         "X-Request-ID: abc",
+        "Date: now",
         "Connection: keep-alive",
     ];
     assert_eq!(fields, expected);
     let early = answered(&response(103, &of), Framing::Empty, None, &site);
     assert_eq!(early.len(), of.len() + 1);
     assert_eq!(early[0], "server: Express");
+}
+
+#[test]
+fn there_is_one_date_whoever_says_it() {
+    let date = |of: &[(&str, &str)], site: &ResponseFields| {
+        let fields = answered(&response(200, of), Framing::Empty, None, site);
+        let is_date = |field: &&String| field.to_lowercase().starts_with("date:");
+        fields.iter().filter(is_date).cloned().collect::<Vec<_>>()
+    };
+    let none = ResponseFields::default();
+    let sets = ResponseFields {
+        set: vec![(http::header::DATE, HeaderValue::from_static("set"))],
+        remove: Vec::new(),
+    };
+    let removes = ResponseFields {
+        set: Vec::new(),
+        remove: vec![http::header::DATE],
+    };
+    assert_eq!(date(&[], &none), ["Date: now"]);
+    assert_eq!(date(&[("DATE", "then")], &none), ["DATE: then"]);
+    assert_eq!(date(&[("date", "then")], &sets), ["date: set"]);
+    assert_eq!(date(&[], &sets), ["date: set"]);
+    assert_eq!(date(&[("date", "then")], &removes), ["Date: now"]);
+    let hop = [("connection", "date"), ("date", "then")];
+    assert_eq!(date(&hop, &none), ["Date: now"]);
 }
