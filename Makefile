@@ -6,6 +6,7 @@ BUILD_TOOLS = cmake
 TEST_TOOLS  = promtool pebble
 FUZZ_TOOLS  = g++
 BENCH_TOOLS = nginx wrk h2load ab
+COUNT_TOOLS = valgrind setpriv
 PACKAGE_TOOLS = dpkg-shlibdeps
 SYSTEM_TOOLS = systemd-nspawn debootstrap
 ENGINE_TOOLS = dockerd docker docker-compose docker-registry iptables unshare ip
@@ -35,6 +36,8 @@ package_nginx    = nginx-light
 package_wrk      = wrk
 package_h2load   = nghttp2-client
 package_ab       = apache2-utils
+package_valgrind = valgrind
+package_setpriv  = util-linux
 package_shellcheck     = shellcheck
 package_docker-compose = docker-compose
 
@@ -49,7 +52,7 @@ CARGO_DEB   = 3.8.0
 TARGET      = $(if $(CARGO_TARGET_DIR),$(CARGO_TARGET_DIR),target)
 BUILT       = $(TARGET)/$(if $(filter dev,$(PROFILE)),debug,$(PROFILE))
 
-.PHONY: deb test-system suites soak fuzz run build test bench lint doc clean help
+.PHONY: deb test-system suites soak fuzz run build test bench instructions instructions-store lint doc clean help
 
 help:
 	@echo "make run    build, and start a demo on https://localhost:8443/"
@@ -61,6 +64,7 @@ help:
 	@echo "make suites run the test suites that others wrote"
 	@echo "make soak   ten minutes of load, abuse and switches"
 	@echo "make bench  measure against nginx, side by side"
+	@echo "make instructions  whether a request takes more instructions than stored; instructions-store REASON=... stores"
 	@echo "make lint   what CI checks beside the tests: format, clippy, docs, workflows, shell scripts"
 
 # $(call install,TOOLS): installs the packages of those tools that are missing; says what to do where it cannot.
@@ -143,6 +147,19 @@ soak:
 bench: build
 	$(call install,$(BENCH_TOOLS))
 	$(CARGO) bench --locked -p mana-proxy --bench side_by_side
+
+# Of a build that is like a release and ready sooner. Some minutes to build, one to count.
+COUNT = $(CARGO) bench --locked --profile guard -p mana-proxy --bench instructions --
+
+instructions:
+	$(call install,$(BUILD_TOOLS) $(COUNT_TOOLS))
+	$(COUNT)
+
+# REASON="what has made them change": kept beside the figures.
+instructions-store: export REASON := $(REASON)
+instructions-store:
+	$(call install,$(BUILD_TOOLS) $(COUNT_TOOLS))
+	$(COUNT) --store "$$REASON"
 
 lint:
 	$(call install,$(BUILD_TOOLS) $(LINT_TOOLS))
