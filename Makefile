@@ -52,7 +52,7 @@ CARGO_DEB   = 3.8.0
 TARGET      = $(if $(CARGO_TARGET_DIR),$(CARGO_TARGET_DIR),target)
 BUILT       = $(TARGET)/$(if $(filter dev,$(PROFILE)),debug,$(PROFILE))
 
-.PHONY: deb test-system suites soak fuzz run build test bench instructions instructions-store lint doc clean help
+.PHONY: bench-pieces deb test-system suites soak fuzz run build test bench instructions instructions-store lint doc clean help
 
 help:
 	@echo "make run    build, and start a demo on https://localhost:8443/"
@@ -65,6 +65,7 @@ help:
 	@echo "make soak   ten minutes of load, abuse and switches"
 	@echo "make bench  measure against nginx, side by side"
 	@echo "make instructions  whether a request takes more instructions than stored; instructions-store REASON=... stores"
+	@echo "make bench-pieces  what the pure pieces of a request's way cost, one by one"
 	@echo "make lint   what CI checks beside the tests: format, clippy, docs, workflows, shell scripts"
 
 # $(call install,TOOLS): installs the packages of those tools that are missing; says what to do where it cannot.
@@ -160,6 +161,10 @@ instructions-store: export REASON := $(REASON)
 instructions-store:
 	$(call install,$(BUILD_TOOLS) $(COUNT_TOOLS))
 	$(COUNT) --store "$$REASON"
+
+bench-pieces:
+	$(call install,$(BUILD_TOOLS))
+	$(CARGO) bench --locked -p mana-proxy --bench pieces
 
 lint:
 	$(call install,$(BUILD_TOOLS) $(LINT_TOOLS))

@@ -20,13 +20,13 @@ use std::time::{Duration, Instant, SystemTime};
 use http::header::HeaderValue;
 use http::{StatusCode, Version};
 use mana_control::{Site, Slot, Upstream};
-use pingora::http::RequestHeader;
-use serde::Serialize;
 
+use crate::access_line::{Line, time_text};
 use crate::client_address::Client;
 use crate::exchange::Progress;
 use crate::fault::Fault;
 use crate::forward::Connection;
+use crate::request_head::RequestHead;
 use crate::select::Candidate;
 use crate::tunnel::{TunnelEnd, TunnelReport};
 
@@ -42,20 +42,12 @@ pub struct Record {
     started: Instant,
     client: HeaderValue,
     protocol: &'static str,
-    head: Option<RecordHead>,
     site: Option<Arc<Site>>,
     upstream: Option<(Slot, Arc<Upstream>)>,
     attempts: usize,
     connect_us: u64,
     progress: Progress,
     tunnel: Option<TunnelReport>,
-}
-
-#[derive(Debug)]
-struct RecordHead {
-    method: http::Method,
-    uri: http::Uri,
-    host: Option<HeaderValue>,
 }
 
 /// Who answered a request.
@@ -74,18 +66,13 @@ pub enum Served {
 
 impl Record {
     /// The record of a request whose head was read.
-    pub fn new(connection: &Connection, head: &RequestHeader) -> Record {
+    pub fn new(connection: &Connection, head: &RequestHead) -> Record {
         let mut record = Record::refused(connection);
         record.protocol = match head.version {
             Version::HTTP_2 => "h2",
             Version::HTTP_10 => "http/1.0",
             _ => "http/1.1",
         };
-        record.head = Some(RecordHead {
-            method: head.method.clone(),
-            uri: head.uri.clone(),
-            host: head.headers.get(http::header::HOST).cloned(),
-        });
         record
     }
 
@@ -98,7 +85,6 @@ impl Record {
             started: Instant::now(),
             client: connection.client_ip.clone(),
             protocol: "http/1.1",
-            head: None,
             site: None,
             upstream: None,
             attempts: 0,
@@ -208,85 +194,50 @@ impl Record {
         }
     }
 
-    /// Appends the record's line, newline included.
-    pub fn write_line(&self, now: SystemTime, into: &mut Vec<u8>) {
-        let now = mana_control::journal::timestamp(now);
-        // Text, numbers and a growing buffer: there is nothing here that could not be written.
-        serde_json::to_writer(&mut *into, &self.line(&now)).ok();
-        into.push(b'\n');
-    }
-
-    fn line<'a>(&'a self, now: &'a str) -> Line<'a> {
-        let text = |value: &'a HeaderValue| value.to_str().unwrap_or_default();
-        let head = self.head.as_ref();
-        let uri = head.map(|head| &head.uri);
-        let bytes_out = match self.served {
-            Served::Here { body_out, .. } => body_out,
-            Served::Upstream => self.progress.body_out,
-        };
+    /// Appends the record's line, newline included. `head` is what the request said, if it became one.
+    pub fn write_line(&self, head: Option<&RequestHead>, now: SystemTime, into: &mut Vec<u8>) {
+        let (bytes_in, bytes_out) = self.bytes();
+        let time = time_text(now);
+        let upstream = self.upstream.as_ref();
+        let host = head.and_then(RequestHead::authority);
         let first_byte = self
             .progress
             .first_byte
             .map(|at| micros(at.into_std().saturating_duration_since(self.started)));
-        Line {
-            time: now,
-            request_id: text(&self.request_id),
-            client: text(&self.client),
-            protocol: self.protocol,
-            site: self.site_name(),
-            method: head.map(|head| head.method.as_str()),
-            host: uri
-                .and_then(|uri| uri.authority().map(|authority| authority.as_str()))
-                .or_else(|| head.and_then(|head| head.host.as_ref()).map(text)),
-            path: uri
-                .and_then(|uri| uri.path_and_query())
-                .map(|path| path.as_str()),
-            status: self.status().as_u16(),
-            bytes_in: self.progress.body_in,
-            bytes_out,
-            slot: self.slot(),
-            upstream: self.upstream.as_ref().map(|(_, u)| u.address.as_str()),
-            generation: self.site.as_ref().map(|site| site.generation),
-            attempts: self.upstream.as_ref().map(|_| self.attempts),
-            duration_us: micros(self.duration()),
-            connect_us: self.upstream.as_ref().map(|_| self.connect_us),
-            first_byte_us: first_byte,
-            outcome: self.outcome(),
-        }
+        let mut line = Line::begin(into);
+        line.text("time", std::str::from_utf8(&time).unwrap_or_default());
+        line.text("request_id", self.request_id.to_str().unwrap_or_default());
+        line.text("client", self.client.to_str().unwrap_or_default());
+        line.text("protocol", self.protocol);
+        line.text_if("site", self.site_name());
+        line.text_if("method", head.map(|head| head.method.as_str()));
+        line.text_if("host", host.and_then(|host| std::str::from_utf8(host).ok()));
+        line.text_if("path", head.map(RequestHead::path_and_query));
+        line.number("status", u64::from(self.status().as_u16()));
+        line.number("bytes_in", bytes_in);
+        line.number("bytes_out", bytes_out);
+        line.text_if("slot", self.slot().map(Slot::as_str));
+        line.text_if(
+            "upstream",
+            upstream.map(|(_, upstream)| upstream.address.as_str()),
+        );
+        line.number_if("generation", self.site.as_ref().map(|site| site.generation));
+        line.number_if("attempts", upstream.map(|_| self.attempts as u64));
+        line.number("duration_us", micros(self.duration()));
+        line.number_if("connect_us", upstream.map(|_| self.connect_us));
+        line.number_if("first_byte_us", first_byte);
+        line.text("outcome", self.outcome());
+        line.end();
     }
-}
 
-#[derive(Serialize)]
-struct Line<'a> {
-    time: &'a str,
-    request_id: &'a str,
-    client: &'a str,
-    protocol: &'a str,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    site: Option<&'a str>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    method: Option<&'a str>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    host: Option<&'a str>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    path: Option<&'a str>,
-    status: u16,
-    bytes_in: u64,
-    bytes_out: u64,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    slot: Option<Slot>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    upstream: Option<&'a str>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    generation: Option<u64>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    attempts: Option<usize>,
-    duration_us: u64,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    connect_us: Option<u64>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    first_byte_us: Option<u64>,
-    outcome: &'a str,
+    /// Bytes of the request's body, and of the response's.
+    fn bytes(&self) -> (u64, u64) {
+        let out = match self.served {
+            Served::Here { body_out, .. } => body_out,
+            Served::Upstream => self.progress.body_out,
+        };
+        (self.progress.body_in, out)
+    }
 }
 
 fn micros(duration: Duration) -> u64 {

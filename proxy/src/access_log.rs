@@ -14,6 +14,7 @@ use std::time::{Duration, SystemTime};
 
 use crate::access::Record;
 use crate::config::AccessLogTarget;
+use crate::request_head::RequestHead;
 
 /// Takes lines. Cheap to clone; `off` costs nothing. The thread ends when the last clone is dropped.
 #[derive(Clone)]
@@ -64,12 +65,12 @@ impl AccessLog {
     }
 
     /// Puts a record's line into the buffer, or drops it if the buffer is full.
-    pub fn write(&self, record: &Record) {
+    pub fn write(&self, record: &Record, head: Option<&RequestHead>) {
         let Some(sender) = &self.sender else {
             return;
         };
         let mut line = Vec::with_capacity(LINE_BYTES_USUAL);
-        record.write_line(SystemTime::now(), &mut line);
+        record.write_line(head, SystemTime::now(), &mut line);
         sender.0.push(&line);
     }
 

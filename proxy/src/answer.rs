@@ -3,11 +3,10 @@
 //! Owns their heads and bodies. Does not decide which one is due (`edge.rs`, `fault.rs`).
 
 use bytes::Bytes;
-use http::header::{self, HeaderMap, HeaderValue};
-use http::{Method, StatusCode};
-use pingora::http::ResponseHeader;
+use http::{Method, StatusCode, Version};
 
-use crate::headers::X_REQUEST_ID;
+use crate::fields::{Fields, Known};
+use crate::response_head::ResponseHead;
 
 /// What a CA, or whoever asks like one, is told of a token that is not on offer. By these words `doctor` knows that it
 /// was the proxy that answered.
@@ -16,8 +15,8 @@ pub const NO_CHALLENGE: &str = "no certificate challenge with this token is on o
 /// A whole response of the proxy's own.
 #[derive(Debug)]
 pub struct Answer {
-    /// The head; `Content-Length` is set.
-    pub head: ResponseHeader,
+    /// The head; `Content-Length` is set. What every response says is added when it is written.
+    pub head: ResponseHead,
     /// The body; empty for HEAD.
     pub body: Bytes,
 }
@@ -27,89 +26,65 @@ pub fn error_page(
     status: StatusCode,
     reason: &str,
     retry_after_s: Option<u32>,
-    request_headers: Option<&HeaderMap>,
-    method: Option<&Method>,
-    request_id: &HeaderValue,
+    request: Option<(&Method, &Fields)>,
+    request_id: &str,
 ) -> Answer {
     let title = title(status);
-    let id = request_id.to_str().unwrap_or_default();
-    let wants_json = request_headers.is_some_and(prefers_json);
+    let wants_json = request.is_some_and(|(_, fields)| prefers_json(fields));
     let (content_type, body) = if wants_json {
         let page = serde_json::json!({
-            "status": status.as_u16(), "title": title, "detail": reason, "request_id": id,
+            "status": status.as_u16(), "title": title, "detail": reason, "request_id": request_id,
         });
         ("application/json", page.to_string())
     } else {
-        ("text/html; charset=utf-8", html(status, title, reason, id))
+        let page = html(status, title, reason, request_id);
+        ("text/html; charset=utf-8", page)
     };
-    let (mut parts, ()) = http::Response::new(()).into_parts();
-    parts.status = status;
-    let fields = &mut parts.headers;
-    fields.insert(header::CONTENT_TYPE, HeaderValue::from_static(content_type));
-    fields.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
-    fields.insert(header::CONTENT_LENGTH, HeaderValue::from(body.len()));
-    fields.insert(X_REQUEST_ID, request_id.clone());
+    let mut answer = answer(
+        status,
+        content_type,
+        request.map(|(method, _)| method),
+        body,
+    );
+    let fields = &mut answer.head.fields;
+    fields.push(b"Cache-Control", b"no-store");
     if let Some(seconds) = retry_after_s {
-        fields.insert(header::RETRY_AFTER, HeaderValue::from(seconds));
+        fields.push(b"Retry-After", seconds.to_string().as_bytes());
     }
     if status == StatusCode::METHOD_NOT_ALLOWED {
-        fields.insert(
-            header::ALLOW,
-            HeaderValue::from_static("GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS"),
-        );
+        fields.push(b"Allow", b"GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS");
     }
-    Answer {
-        head: ResponseHeader::from(parts),
-        body: body_for(method, body),
-    }
+    answer
 }
 
-/// A redirect, with a short body for clients that do not follow it.
-pub fn redirect(
-    status: StatusCode,
-    location: &str,
-    method: &Method,
-    request_id: &HeaderValue,
-) -> Answer {
-    let (mut parts, ()) = http::Response::new(()).into_parts();
-    parts.status = status;
+/// A redirect, with a short body for clients that do not follow it. `location` has a configured host, and a path that
+/// passed the head's checks.
+pub fn redirect(status: StatusCode, location: &str, method: &Method) -> Answer {
     let body = format!("{location}\n");
-    let fields = &mut parts.headers;
-    // The host is configured and the path passed the head's checks, so this is a valid field value.
-    if let Ok(location) = HeaderValue::from_str(location) {
-        fields.insert(header::LOCATION, location);
-    }
-    fields.insert(
-        header::CONTENT_TYPE,
-        HeaderValue::from_static("text/plain; charset=utf-8"),
-    );
-    fields.insert(header::CONTENT_LENGTH, HeaderValue::from(body.len()));
-    fields.insert(X_REQUEST_ID, request_id.clone());
-    Answer {
-        head: ResponseHeader::from(parts),
-        body: body_for(Some(method), body),
-    }
+    let mut answer = answer(status, "text/plain; charset=utf-8", Some(method), body);
+    answer.head.fields.push(b"Location", location.as_bytes());
+    answer
 }
 
 /// The answer to an HTTP-01 challenge.
 ///
 /// RFC 8555 s8.3: "The path at which the resource is provisioned" answers with the key authorization alone.
-pub fn challenge(authorization: &str, method: &Method, request_id: &HeaderValue) -> Answer {
-    let (mut parts, ()) = http::Response::new(()).into_parts();
-    let fields = &mut parts.headers;
-    fields.insert(
-        header::CONTENT_TYPE,
-        HeaderValue::from_static("application/octet-stream"),
-    );
-    fields.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
-    fields.insert(
-        header::CONTENT_LENGTH,
-        HeaderValue::from(authorization.len()),
-    );
-    fields.insert(X_REQUEST_ID, request_id.clone());
+pub fn challenge(authorization: &str, method: &Method) -> Answer {
+    let body = authorization.to_owned();
+    let kind = "application/octet-stream";
+    let mut answer = answer(StatusCode::OK, kind, Some(method), body);
+    answer.head.fields.push(b"Cache-Control", b"no-store");
+    answer
+}
+
+fn answer(status: StatusCode, content_type: &str, method: Option<&Method>, body: String) -> Answer {
+    let mut head = ResponseHead::new(status, Version::HTTP_11);
+    let fields = &mut head.fields;
+    fields.push(b"Content-Type", content_type.as_bytes());
+    fields.push(b"Content-Length", body.len().to_string().as_bytes());
     Answer {
-        head: ResponseHeader::from(parts),
-        body: body_for(Some(method), authorization.to_owned()),
+        head,
+        body: body_for(method, body),
     }
 }
 
@@ -121,8 +96,9 @@ fn body_for(method: Option<&Method>, body: String) -> Bytes {
     }
 }
 
-fn prefers_json(headers: &HeaderMap) -> bool {
-    let Some(accept) = headers.get(header::ACCEPT).and_then(|v| v.to_str().ok()) else {
+fn prefers_json(fields: &Fields) -> bool {
+    let accept = fields.get(Known::Accept);
+    let Some(accept) = accept.and_then(|value| std::str::from_utf8(value).ok()) else {
         return false;
     };
     let place = |kind: &str| accept.find(kind).unwrap_or(usize::MAX);
@@ -149,25 +125,30 @@ mod tests {
     use super::*;
 
     fn page(accept: Option<&'static str>) -> Answer {
-        let mut headers = HeaderMap::new();
+        let mut fields = Fields::default();
         if let Some(accept) = accept {
-            headers.insert(header::ACCEPT, HeaderValue::from_static(accept));
+            fields.push(b"accept", accept.as_bytes());
         }
-        let id = HeaderValue::from_static("abc");
+        let request = Some((&Method::GET, &fields));
         let status = StatusCode::SERVICE_UNAVAILABLE;
         error_page(
             status,
             "no upstream can be reached",
             Some(5),
-            Some(&headers),
-            None,
-            &id,
+            request,
+            "abc",
         )
+    }
+
+    fn value(answer: &Answer, name: &str) -> Option<String> {
+        let mut fields = answer.head.fields.iter();
+        let field = fields.find(|field| field.name == name.as_bytes())?;
+        Some(String::from_utf8(field.value.to_vec()).expect("text"))
     }
 
     #[test]
     fn the_page_speaks_the_language_that_was_asked_for() {
-        let kind = |accept| page(accept).head.headers[header::CONTENT_TYPE].clone();
+        let kind = |accept| value(&page(accept), "Content-Type").expect("there");
         assert_eq!(kind(None), "text/html; charset=utf-8");
         assert_eq!(
             kind(Some("text/html,application/json")),
@@ -180,24 +161,17 @@ mod tests {
     #[test]
     fn an_error_is_never_cached_and_says_when_to_come_back() {
         let page = page(None);
-        assert_eq!(page.head.headers[header::CACHE_CONTROL], "no-store");
-        assert_eq!(page.head.headers[header::RETRY_AFTER], "5");
-        assert_eq!(
-            page.head.headers[header::CONTENT_LENGTH],
-            page.body.len().to_string()
-        );
+        assert_eq!(value(&page, "Cache-Control").as_deref(), Some("no-store"));
+        assert_eq!(value(&page, "Retry-After").as_deref(), Some("5"));
+        let length = page.body.len().to_string();
+        assert_eq!(value(&page, "Content-Length"), Some(length));
     }
 
     #[test]
     fn head_gets_the_length_and_no_body() {
-        let id = HeaderValue::from_static("abc");
-        let answer = redirect(
-            StatusCode::MOVED_PERMANENTLY,
-            "https://mana.so/",
-            &Method::HEAD,
-            &id,
-        );
+        let status = StatusCode::MOVED_PERMANENTLY;
+        let answer = redirect(status, "https://mana.so/", &Method::HEAD);
         assert!(answer.body.is_empty());
-        assert_ne!(answer.head.headers[header::CONTENT_LENGTH], "0");
+        assert_ne!(value(&answer, "Content-Length").as_deref(), Some("0"));
     }
 }

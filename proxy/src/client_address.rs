@@ -9,10 +9,11 @@
 
 use std::net::{IpAddr, Ipv6Addr};
 
-use http::header::{HeaderMap, HeaderName, HeaderValue};
+use http::header::HeaderValue;
 use ipnet::IpNet;
 
 use crate::edge::Scheme;
+use crate::fields::{Fields, Known};
 
 /// Whom to believe, and whom not to count. Checked by the configuration.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -100,7 +101,7 @@ impl ClientRules {
         peer: IpAddr,
         peer_text: &HeaderValue,
         scheme: Scheme,
-        headers: &HeaderMap,
+        fields: &Fields,
     ) -> Client {
         let peer = peer.to_canonical();
         let stranger = Client {
@@ -114,11 +115,11 @@ impl ClientRules {
             return stranger;
         }
         let trusted = Client {
-            scheme: forwarded_scheme(headers).unwrap_or(scheme),
+            scheme: forwarded_scheme(fields).unwrap_or(scheme),
             ..stranger
         };
         let mut headers_in_order = self.address_headers.iter();
-        let Some(chain) = headers_in_order.find_map(|header| self.chain(*header, headers)) else {
+        let Some(chain) = headers_in_order.find_map(|header| self.chain(*header, fields)) else {
             return trusted;
         };
         let Some(ip) = chain.last().copied() else {
@@ -139,21 +140,19 @@ impl ClientRules {
     }
 
     /// The addresses that a field names, nearest first; none if it is absent or its nearest one is no address.
-    fn chain(&self, header: AddressHeader, headers: &HeaderMap) -> Option<Vec<IpAddr>> {
-        let lines = headers.get_all(header.name());
+    fn chain(&self, header: AddressHeader, fields: &Fields) -> Option<Vec<IpAddr>> {
+        let mut lines = fields.all(header.known());
         if header != AddressHeader::XForwardedFor {
-            let mut lines = lines.iter();
             let only = lines.next()?;
             // Two of a field that has one address: somebody added theirs.
             return match lines.next() {
                 Some(_) => None,
-                None => parse_address(only.as_bytes()).map(|ip| vec![ip]),
+                None => parse_address(only).map(|ip| vec![ip]),
             };
         }
         let hops = lines
-            .iter()
             .rev()
-            .flat_map(|line| line.as_bytes().rsplit(|byte| *byte == b','));
+            .flat_map(|line| line.rsplit(|byte| *byte == b','));
         let mut chain = Vec::new();
         for hop in hops.take(HOPS_MAX) {
             // What stands to the left of garbage was not written by anyone who is believed.
@@ -180,25 +179,18 @@ impl AddressHeader {
 
     /// The field's name, in lower case.
     pub fn as_str(self) -> &'static str {
+        self.known().as_str()
+    }
+
+    /// The field.
+    pub fn known(self) -> Known {
         match self {
-            AddressHeader::XForwardedFor => "x-forwarded-for",
-            AddressHeader::CfConnectingIp => "cf-connecting-ip",
-            AddressHeader::TrueClientIp => "true-client-ip",
-            AddressHeader::XRealIp => "x-real-ip",
+            AddressHeader::XForwardedFor => Known::XForwardedFor,
+            AddressHeader::CfConnectingIp => Known::CfConnectingIp,
+            AddressHeader::TrueClientIp => Known::TrueClientIp,
+            AddressHeader::XRealIp => Known::XRealIp,
         }
     }
-
-    /// The field's name.
-    pub fn name(self) -> HeaderName {
-        HeaderName::from_static(self.as_str())
-    }
-}
-
-/// Whether a field names the client to those who believe it. A stranger's is not passed on.
-pub fn names_the_client(name: &HeaderName) -> bool {
-    AddressHeader::ALL
-        .iter()
-        .any(|header| name.as_str() == header.as_str())
 }
 
 /// An address as text for a field.
@@ -216,9 +208,9 @@ pub fn counted_under(ip: IpAddr) -> IpAddr {
 }
 
 /// The last word is the trusted peer's own.
-fn forwarded_scheme(headers: &HeaderMap) -> Option<Scheme> {
-    let line = headers.get_all("x-forwarded-proto").iter().next_back()?;
-    let word = line.as_bytes().rsplit(|byte| *byte == b',').next()?;
+fn forwarded_scheme(fields: &Fields) -> Option<Scheme> {
+    let line = fields.all(Known::XForwardedProto).next_back()?;
+    let word = line.rsplit(|byte| *byte == b',').next()?;
     match word.trim_ascii() {
         word if word.eq_ignore_ascii_case(b"https") => Some(Scheme::Https),
         word if word.eq_ignore_ascii_case(b"http") => Some(Scheme::Http),

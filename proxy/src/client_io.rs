@@ -1,14 +1,13 @@
 //! A client's connection as bytes: plain or TLS, buffered both ways, with a deadline for a client that does not read.
 //!
-//! Owns the socket, the bytes read ahead and the bytes not written yet. Does not know HTTP: `head.rs` says where a
-//! request head ends, the sessions of pingora parse and write. A [`ClientIo`] is a handle; its clones share one
-//! connection, so that the connection loop keeps hold of it while a session has a clone.
+//! Owns the socket, the bytes read ahead and the bytes not written yet. Does not know HTTP: `head.rs` and `body.rs` say
+//! what the bytes are, over HTTP/2 the codec does. A [`ClientIo`] is a handle; its clones share one connection, so that the
+//! connection loop keeps hold of it while a session has a clone.
 
 use std::fmt;
 use std::io;
 use std::net::SocketAddr;
-use std::ops::Range;
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
@@ -18,7 +17,7 @@ use pingora::protocols::{
     ALPN, GetProxyDigest, GetSocketDigest, GetTimingDigest, Peek, Shutdown, SocketDigest, Ssl,
     TimingDigest, UniqueID,
 };
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::sync::Notify;
 use tokio_rustls::server::TlsStream;
@@ -44,10 +43,10 @@ struct Inner {
     transport: Transport,
     /// Bytes read and not handed out.
     read: BytesMut,
-    /// How many of the bytes in `read` may be handed out; `usize::MAX` = all, and what the socket has then.
-    readable: usize,
-    /// Bytes accepted and not written: `written < WRITE_BUFFER_BYTES`.
-    write: BytesMut,
+    /// Bytes accepted and not written: `write.len() < WRITE_BUFFER_BYTES + one head`.
+    write: Vec<u8>,
+    /// Bytes at the front of `write` that are written.
+    written: usize,
     stall: Stall,
     /// HTTP/2 alone.
     frames: Option<FrameBudget>,
@@ -83,8 +82,8 @@ impl ClientIo {
         let inner = Inner {
             transport,
             read: BytesMut::new(),
-            readable: usize::MAX,
-            write: BytesMut::new(),
+            write: Vec::new(),
+            written: 0,
             stall: Stall::new(Patience::new(limits.stall, limits.bytes_per_second)),
             frames: is_h2.then(|| FrameBudget::new(limits.h2_control_frames, Instant::now())),
             is_flooded: false,
@@ -142,9 +141,12 @@ impl ClientIo {
         .await
     }
 
-    /// Calls `look` with the bytes read ahead.
-    pub fn with_read<T>(&self, look: impl FnOnce(&[u8]) -> T) -> T {
-        look(&self.lock().read)
+    /// Calls `look` with the bytes read ahead, of which it may take some away.
+    pub fn with_read<T>(&self, look: impl FnOnce(&mut BytesMut) -> T) -> T {
+        let inner = &mut *self.lock();
+        let looked = look(&mut inner.read);
+        inner.give_back_read_buffer();
+        looked
     }
 
     /// Reads more bytes ahead; `Ok(0)` when the client has sent its last byte.
@@ -159,44 +161,47 @@ impl ClientIo {
         .await
     }
 
-    /// Hands out just the next `count` bytes, until [`ClientIo::hand_out_all`]. A request head is handed out alone, so
-    /// that the bytes behind it stay here, whether they are its body, the next request or a tunnel's first bytes.
-    pub fn hand_out_only(&self, count: usize) {
-        self.lock().readable = count;
+    /// Reads more bytes ahead, of a body: up to `room` at once, without a copy. `Ok(0)` when the client has sent its last byte.
+    ///
+    /// # Cancel safety
+    /// No byte is lost when the future is dropped.
+    pub async fn read_much_ahead(&self, room: usize) -> io::Result<usize> {
+        std::future::poll_fn(|cx| {
+            let inner = &mut *self.lock();
+            inner.read.reserve(room);
+            let read = match &mut inner.transport {
+                Transport::Plain(tcp) => pin!(tcp.read_buf(&mut inner.read)).poll(cx),
+                Transport::Tls(tls) => pin!(tls.read_buf(&mut inner.read)).poll(cx),
+            };
+            if read.is_pending() {
+                // A client that trickles holds no buffer while it does.
+                inner.give_back_read_buffer();
+            }
+            read
+        })
+        .await
     }
 
-    /// Hands out everything again.
-    pub fn hand_out_all(&self) {
-        self.lock().readable = usize::MAX;
-    }
-
-    /// Puts `bytes` in the place of a range of those read ahead.
-    pub fn replace(&self, range: Range<usize>, bytes: &[u8]) {
+    /// Puts bytes behind those that wait to be written, without a copy between: a head, or what delimits a body.
+    pub fn write_into(&self, write: impl FnOnce(&mut Vec<u8>)) {
         let inner = &mut *self.lock();
-        let mut changed = BytesMut::with_capacity(inner.read.len() + bytes.len());
-        changed.extend_from_slice(&inner.read[..range.start]);
-        changed.extend_from_slice(bytes);
-        changed.extend_from_slice(&inner.read[range.end..]);
-        inner.read = changed;
-    }
-
-    /// Drops `count` bytes from the front of those read ahead.
-    pub fn discard(&self, count: usize) {
-        let inner = &mut *self.lock();
-        let count = count.min(inner.read.len());
-        inner.read.advance(count);
-    }
-
-    /// Puts bytes back in front of those read ahead.
-    pub fn unread(&self, bytes: BytesMut) {
-        let inner = &mut *self.lock();
-        if inner.read.is_empty() {
-            inner.read = bytes;
-        } else {
-            let mut joined = bytes;
-            joined.extend_from_slice(&inner.read);
-            inner.read = joined;
+        if inner.write.capacity() == 0 {
+            inner.write.reserve(WRITE_KEEP_BYTES);
         }
+        write(&mut inner.write);
+    }
+
+    /// Accepts all of `bytes`. Few of them wait for the next flush; of many, most are written first.
+    ///
+    /// # Errors
+    /// The client is gone, or does not read.
+    pub async fn write_bytes(&self, bytes: &[u8]) -> io::Result<()> {
+        let mut rest = bytes;
+        while !rest.is_empty() {
+            let count = std::future::poll_fn(|cx| self.lock().poll_write(cx, rest)).await?;
+            rest = &rest[count..];
+        }
+        Ok(())
     }
 
     /// Resolves when the client has closed its sending side or the connection failed. What else arrives meanwhile (a
@@ -260,20 +265,11 @@ impl Inner {
     }
 
     fn poll_read(&mut self, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        if self.readable == 0 {
-            // A reader that wants more than it was allowed made a mistake; an end is the safest thing to show it.
-            return Poll::Ready(Ok(()));
-        }
         if !self.read.is_empty() {
-            let count = self.read.len().min(buf.remaining()).min(self.readable);
+            let count = self.read.len().min(buf.remaining());
             buf.put_slice(&self.read[..count]);
             self.read.advance(count);
-            if self.read.is_empty() && self.read.capacity() > READ_KEEP_BYTES {
-                self.read = BytesMut::new();
-            }
-            if self.readable != usize::MAX {
-                self.readable -= count;
-            }
+            self.give_back_read_buffer();
             return Poll::Ready(Ok(()));
         }
         match &mut self.transport {
@@ -294,35 +290,48 @@ impl Inner {
         taken
     }
 
+    /// An idle connection holds no large buffer.
+    fn give_back_read_buffer(&mut self) {
+        if self.read.is_empty() && self.read.capacity() > READ_KEEP_BYTES {
+            self.read = BytesMut::new();
+        }
+    }
+
+    fn waiting(&self) -> usize {
+        self.write.len() - self.written
+    }
+
     fn poll_write(&mut self, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        if self.write.len() + bytes.len() <= WRITE_BUFFER_BYTES {
+        if self.waiting() + bytes.len() <= WRITE_BUFFER_BYTES {
             // Head and small body leave as one record and one segment: nothing is written before the flush.
             self.write.extend_from_slice(bytes);
             return Poll::Ready(Ok(bytes.len()));
         }
-        if !self.write.is_empty() {
-            let room = WRITE_BUFFER_BYTES - self.write.len();
-            if room > 0 {
-                self.write.extend_from_slice(&bytes[..room]);
-                return Poll::Ready(Ok(room));
-            }
-            ready!(self.poll_drain(cx))?;
-            return self.poll_write(cx, bytes);
+        let room = WRITE_BUFFER_BYTES.saturating_sub(self.waiting());
+        if self.waiting() > 0 && room > 0 {
+            // What is written ends with a full record.
+            self.write.extend_from_slice(&bytes[..room]);
+            return Poll::Ready(Ok(room));
         }
+        ready!(self.poll_drain(cx))?;
         let written = poll_write_transport(&mut self.transport, bytes, cx);
         self.stall.watch(written, |count| *count, cx)
     }
 
     fn poll_drain(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        while !self.write.is_empty() {
-            let written = poll_write_transport(&mut self.transport, &self.write, cx);
+        while self.waiting() > 0 {
+            let waiting = &self.write[self.written..];
+            let written = poll_write_transport(&mut self.transport, waiting, cx);
             match ready!(self.stall.watch(written, |count| *count, cx))? {
                 0 => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
-                count => self.write.advance(count),
+                count => self.written += count,
             }
         }
+        self.written = 0;
         if self.write.capacity() > WRITE_KEEP_BYTES {
-            self.write = BytesMut::new();
+            self.write = Vec::new();
+        } else {
+            self.write.clear();
         }
         Poll::Ready(Ok(()))
     }

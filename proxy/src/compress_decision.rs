@@ -2,11 +2,13 @@
 //!
 //! Pure: two heads and the configuration in, a plan out. The bytes are `compress.rs`.
 
-use http::header::{self, HeaderMap, HeaderName, HeaderValue};
+use http::header::{self, HeaderName, HeaderValue};
 use http::{Method, StatusCode, Version};
-use pingora::http::{RequestHeader, ResponseHeader};
 
 use crate::config::Compression;
+use crate::fields::{Fields, Known};
+use crate::request_head::RequestHead;
+use crate::response_head::ResponseHead;
 
 /// A content coding that the proxy can apply (RFC 9110 s8.4.1).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -56,55 +58,95 @@ impl Coding {
 
 impl Plan {
     /// The plan for a final response to `request`.
-    pub fn of(settings: &Compression, request: &RequestHeader, response: &ResponseHeader) -> Plan {
+    pub fn of(settings: &Compression, request: &RequestHead, response: &ResponseHead) -> Plan {
         if !settings.enabled || !is_eligible(settings, request, response) {
             return Plan::Leave;
         }
-        match preferred(settings, &request.headers) {
+        match preferred(settings, &request.fields) {
             Some(coding) if request.version != Version::HTTP_10 => Plan::Encode(coding),
             Some(_) | None => Plan::Vary,
         }
     }
+}
 
-    /// Makes the head that goes to the client say what is done. The caller sets the framing.
-    pub fn mark(self, head: &mut ResponseHeader) {
-        if self == Plan::Leave {
-            return;
+/// Makes the fields that go to the client say what is done: each passes through it on its way out. The caller sets the
+/// framing.
+#[derive(Debug)]
+pub struct Marker {
+    plan: Plan,
+    varies: bool,
+}
+
+impl Marker {
+    /// Of a response with this plan.
+    pub fn new(plan: Plan) -> Marker {
+        Marker {
+            plan,
+            varies: false,
         }
-        add_vary(head);
-        let Plan::Encode(coding) = self else {
-            return;
-        };
-        head.remove_header(&header::CONTENT_LENGTH);
-        // A range of the compressed bytes cannot be asked for.
-        head.remove_header(&header::ACCEPT_RANGES);
-        weaken_etag(head);
-        let value = HeaderValue::from_static(coding.as_str());
-        // Only a full map refuses a field; the upstream's head was within the parser's limit.
-        head.insert_header(header::CONTENT_ENCODING, value).ok();
+    }
+
+    /// Passes a field on to `put`, as it is or changed, or leaves it out.
+    pub fn pass(
+        &mut self,
+        known: Known,
+        name: &[u8],
+        value: &[u8],
+        put: &mut impl FnMut(&[u8], &[u8]),
+    ) {
+        if self.plan == Plan::Leave {
+            return put(name, value);
+        }
+        let is_encoded = matches!(self.plan, Plan::Encode(_));
+        match known {
+            Known::Vary => {
+                let mut items = value.split(|byte| *byte == b',').map(<[u8]>::trim_ascii);
+                self.varies |=
+                    items.any(|item| item == b"*" || item.eq_ignore_ascii_case(ACCEPT_ENCODING));
+                put(name, value);
+            }
+            // A range of the compressed bytes cannot be asked for.
+            Known::ContentEncoding | Known::AcceptRanges | Known::ContentLength if is_encoded => {}
+            // RFC 9110 s8.8.1: a strong validator is for one sequence of bytes, and these are others now.
+            Known::Etag if is_encoded && !value.starts_with(b"W/") => {
+                put(name, &[b"W/", value].concat());
+            }
+            _ => put(name, value),
+        }
+    }
+
+    /// Puts what the response did not say itself.
+    pub fn end(self, put: &mut impl FnMut(&[u8], &[u8])) {
+        if self.plan != Plan::Leave && !self.varies {
+            put(b"Vary", ACCEPT_ENCODING);
+        }
+        if let Plan::Encode(coding) = self.plan {
+            put(b"Content-Encoding", coding.as_str().as_bytes());
+        }
     }
 }
 
 /// Everything but what the client accepts.
-fn is_eligible(settings: &Compression, request: &RequestHeader, response: &ResponseHeader) -> bool {
-    let fields = &response.headers;
+fn is_eligible(settings: &Compression, request: &RequestHead, response: &ResponseHead) -> bool {
+    let fields = &response.fields;
     let has_body = !response.status.is_informational()
         && !matches!(
             response.status,
             StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED | StatusCode::PARTIAL_CONTENT
         )
         && request.method != Method::CONNECT;
-    let is_as_it_must_be = fields.contains_key(header::CONTENT_ENCODING)
-        || fields.contains_key(header::CONTENT_RANGE)
+    let is_as_it_must_be = fields.has(Known::ContentEncoding)
+        || fields.has(Known::ContentRange)
         // Digests of the bytes as they were sent.
-        || [CONTENT_DIGEST, DIGEST, CONTENT_MD5].iter().any(|name| fields.contains_key(name))
+        || fields.has(Known::ContentDigest)
+        || fields.has(Known::Digest)
+        || fields.has(Known::ContentMd5)
         // RFC 9111 s5.2.2.6: "MUST NOT transform the content".
         || has_no_transform(fields)
-        || has_no_transform(&request.headers);
-    let is_long = match fields.get(header::CONTENT_LENGTH) {
+        || has_no_transform(&request.fields);
+    let is_long = match fields.get(Known::ContentLength) {
         None => true,
-        Some(value) => value
-            .to_str()
+        Some(value) => std::str::from_utf8(value)
             .ok()
             .and_then(|text| text.parse::<u64>().ok())
             .is_some_and(|length| length >= settings.min_bytes && length > 0),
@@ -112,10 +154,10 @@ fn is_eligible(settings: &Compression, request: &RequestHeader, response: &Respo
     has_body && !is_as_it_must_be && is_long && has_type(settings, fields)
 }
 
-fn has_type(settings: &Compression, fields: &HeaderMap) -> bool {
+fn has_type(settings: &Compression, fields: &Fields) -> bool {
     let Some(value) = fields
-        .get(header::CONTENT_TYPE)
-        .and_then(|v| v.to_str().ok())
+        .get(Known::ContentType)
+        .and_then(|value| std::str::from_utf8(value).ok())
     else {
         return false;
     };
@@ -151,26 +193,17 @@ pub fn is_forbidden_by(set: &[(HeaderName, HeaderValue)]) -> bool {
         .any(|item| item.trim().eq_ignore_ascii_case("no-transform"))
 }
 
-fn has_no_transform(fields: &HeaderMap) -> bool {
-    list(fields, &header::CACHE_CONTROL).any(|item| item.eq_ignore_ascii_case("no-transform"))
-}
-
-/// The items of a list field, over all its lines.
-fn list<'a>(fields: &'a HeaderMap, name: &HeaderName) -> impl Iterator<Item = &'a str> {
+fn has_no_transform(fields: &Fields) -> bool {
     fields
-        .get_all(name)
-        .iter()
-        .filter_map(|value| value.to_str().ok())
-        .flat_map(|text| text.split(','))
-        .map(str::trim)
-        .filter(|item| !item.is_empty())
+        .items(Known::CacheControl)
+        .any(|item| item.eq_ignore_ascii_case(b"no-transform"))
 }
 
 /// RFC 9110 s12.5.3. Without the field any coding would do, but then the client has likely never heard of them.
-fn preferred(settings: &Compression, request: &HeaderMap) -> Option<Coding> {
+fn preferred(settings: &Compression, request: &Fields) -> Option<Coding> {
     let mut weights = Weights::default();
-    for item in list(request, &header::ACCEPT_ENCODING) {
-        weights.note(item);
+    for item in request.items(Known::AcceptEncoding) {
+        weights.note(std::str::from_utf8(item).unwrap_or_default());
     }
     let mut best = None;
     let mut best_weight = weights.identity.unwrap_or(1).max(1);
@@ -247,59 +280,34 @@ fn quality(parameter: &str) -> u16 {
     }
 }
 
-fn add_vary(head: &mut ResponseHeader) {
-    let is_there = list(&head.headers, &header::VARY)
-        .any(|item| item == "*" || item.eq_ignore_ascii_case("accept-encoding"));
-    if !is_there {
-        let value = HeaderValue::from_static("accept-encoding");
-        // As in `mark`.
-        head.append_header(header::VARY, value).ok();
-    }
-}
-
-/// RFC 9110 s8.8.1: a strong validator is for one sequence of bytes, and these are others now.
-fn weaken_etag(head: &mut ResponseHeader) {
-    let Some(etag) = head.headers.get(header::ETAG) else {
-        return;
-    };
-    if etag.as_bytes().starts_with(b"W/") {
-        return;
-    }
-    let weak = [b"W/", etag.as_bytes()].concat();
-    match HeaderValue::from_bytes(&weak) {
-        // As in `mark`.
-        Ok(weak) => drop(head.insert_header(header::ETAG, weak)),
-        Err(_) => drop(head.remove_header(&header::ETAG)),
-    }
-}
-
 /// At equal weights the first one is taken: least time for what it saves.
 const ORDER: [Coding; 3] = [Coding::Zstd, Coding::Brotli, Coding::Gzip];
-const CONTENT_DIGEST: HeaderName = HeaderName::from_static("content-digest");
-const DIGEST: HeaderName = HeaderName::from_static("digest");
-const CONTENT_MD5: HeaderName = HeaderName::from_static("content-md5");
+const ACCEPT_ENCODING: &[u8] = b"accept-encoding";
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::fields::Span;
     use Coding::{Brotli, Gzip, Zstd};
 
     type Field = (&'static str, &'static str);
 
-    fn request(version: Version, fields: &[(&'static str, &str)]) -> RequestHeader {
-        let mut request = RequestHeader::build_no_case("GET", b"/", None).expect("a request");
-        request.set_version(version);
+    fn fields(fields: &[(&'static str, &str)]) -> Fields {
+        let mut all = Fields::default();
         for (name, value) in fields {
-            request.append_header(*name, *value).expect("a field");
+            all.push(name.as_bytes(), value.as_bytes());
         }
-        request
+        all
     }
 
-    fn response(status: u16, fields: &[(&'static str, &str)]) -> ResponseHeader {
-        let mut response = ResponseHeader::build_no_case(status, None).expect("a response");
-        for (name, value) in fields {
-            response.append_header(*name, *value).expect("a field");
-        }
+    fn request(version: Version, of: &[(&'static str, &str)]) -> RequestHead {
+        RequestHead::new(Method::GET, version, fields(of), Span::default(), None)
+    }
+
+    fn response(status: u16, of: &[(&'static str, &str)]) -> ResponseHead {
+        let status = StatusCode::from_u16(status).expect("a status");
+        let mut response = ResponseHead::new(status, Version::HTTP_11);
+        response.fields = fields(of);
         response
     }
 
@@ -406,39 +414,52 @@ mod tests {
         assert_eq!(Plan::of(&no_gzip, &plain, &html), Plan::Vary);
     }
 
+    fn marked(plan: Plan, of: &[(&'static str, &str)]) -> Vec<String> {
+        let mut out = Vec::new();
+        let text = |bytes: &[u8]| {
+            String::from_utf8(bytes.to_vec())
+                .expect("text")
+                .to_lowercase()
+        };
+        let mut put =
+            |name: &[u8], value: &[u8]| out.push(format!("{}: {}", text(name), text(value)));
+        let mut marker = Marker::new(plan);
+        for field in fields(of).iter() {
+            marker.pass(field.known, field.name, field.value, &mut put);
+        }
+        marker.end(&mut put);
+        out
+    }
+
     #[test]
     fn the_head_says_what_was_done() {
-        let fields = [
+        let all = [
             ("content-type", "text/html"),
             ("content-length", "5000"),
             ("accept-ranges", "bytes"),
             ("etag", "\"a\""),
             ("vary", "cookie"),
         ];
-        let mut head = response(200, &fields);
-        Plan::Encode(Zstd).mark(&mut head);
-        assert_eq!(head.headers["content-encoding"], "zstd");
-        assert_eq!(head.headers["etag"], "W/\"a\"");
-        let vary: Vec<_> = head.headers.get_all("vary").iter().collect();
-        assert_eq!(vary, ["cookie", "accept-encoding"]);
-        assert!(!head.headers.contains_key("content-length"));
-        assert!(!head.headers.contains_key("accept-ranges"));
-
-        let mut head = response(
-            200,
-            &[("etag", "W/\"a\""), ("vary", "Cookie, Accept-Encoding")],
+        let expected = [
+            "content-type: text/html",
+            "etag: w/\"a\"",
+            "vary: cookie",
+            "vary: accept-encoding",
+            "content-encoding: zstd",
+        ];
+        assert_eq!(marked(Plan::Encode(Zstd), &all), expected);
+        let weak = [("etag", "W/\"a\""), ("vary", "Cookie, Accept-Encoding")];
+        let expected = [
+            "etag: w/\"a\"",
+            "vary: cookie, accept-encoding",
+            "content-encoding: gzip",
+        ];
+        assert_eq!(marked(Plan::Encode(Gzip), &weak), expected);
+        let length = [("content-length", "5000")];
+        assert_eq!(
+            marked(Plan::Vary, &length),
+            ["content-length: 5000", "vary: accept-encoding"]
         );
-        Plan::Encode(Gzip).mark(&mut head);
-        assert_eq!(head.headers["etag"], "W/\"a\"");
-        assert_eq!(head.headers.get_all("vary").iter().count(), 1);
-
-        let mut head = response(200, &[("content-length", "5000")]);
-        Plan::Vary.mark(&mut head);
-        assert_eq!(head.headers["content-length"], "5000");
-        assert_eq!(head.headers["vary"], "accept-encoding");
-
-        let mut head = response(200, &[]);
-        Plan::Leave.mark(&mut head);
-        assert!(head.headers.is_empty());
+        assert!(marked(Plan::Leave, &[]).is_empty());
     }
 }

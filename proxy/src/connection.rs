@@ -8,24 +8,32 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Buf;
 use http::header::HeaderValue;
+use mana_control::table::ResponseFields;
 use pingora::protocols::Digest;
-use pingora::protocols::http::ServerSession;
 use pingora::protocols::http::v2::server::{H2Accept, H2Options, HttpSession as H2Session};
 use pingora::protocols::http::v2::server::{default_h2_options, handshake as h2_handshake};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::AsyncReadExt;
+use tokio::io::AsyncWriteExt;
 use tokio::sync::Notify;
-use tokio::time::{Instant, timeout, timeout_at};
+use tokio::time::{Instant, timeout};
 
 use crate::access::Record;
+use crate::alarm::Alarm;
 use crate::answer::error_page;
 use crate::client_io::{ClientIo, IoLimits, Transport};
+use crate::client_session::ClientSession;
+use crate::compress_decision::Plan;
+use crate::date::http_date;
 use crate::edge::Scheme;
 use crate::forward::{self, Connection, Next};
-use crate::head::{HeadFault, HeadLimits, HeadScan, leading_empty_lines, repeated_authority, scan};
+use crate::head::{HeadFault, HeadLimits, HeadScan, leading_empty_lines, scan};
+use crate::headers::{Framing, ResponseRules, write_response};
 use crate::listen::Begins;
 use crate::per_address::Counted;
 use crate::proxy_protocol::{self, Source};
+use crate::request_head::RequestHead;
 use crate::tls::is_challenge;
 use crate::worker::{Accepted, Phase, Settings, Worker};
 
@@ -149,10 +157,14 @@ async fn serve_h1(connection: &Connection, worker: &Arc<Worker>) {
         tokio::time::sleep(REST_WHEN_DRAINING).await;
     };
     tokio::pin!(draining);
+    let mut alarm = Alarm::new();
     loop {
-        let settings = worker.shared.settings.load_full();
-        let end = match read_head(io, &settings, served == 0, draining.as_mut()).await {
-            HeadRead::Complete(end) => end,
+        let settings = worker.shared.settings.load();
+        let read = read_head(io, &settings, served == 0, &mut alarm, draining.as_mut()).await;
+        let max = settings.limits.requests_per_connection;
+        drop(settings);
+        let head = match read {
+            HeadRead::Complete(head) => head,
             HeadRead::Over => return close(io).await,
             HeadRead::Refused(fault) => {
                 worker.shared.metrics.reject(reject_name(fault));
@@ -161,36 +173,16 @@ async fn serve_h1(connection: &Connection, worker: &Arc<Worker>) {
             HeadRead::TimedOut => {
                 worker.shared.metrics.reject("request_head_timeout");
                 let reason = "the request head did not arrive in time";
-                return refuse(
-                    connection,
-                    worker,
-                    http::StatusCode::REQUEST_TIMEOUT,
-                    reason,
-                )
-                .await;
+                let status = http::StatusCode::REQUEST_TIMEOUT;
+                return refuse(connection, worker, status, reason).await;
             }
         };
-        io.hand_out_only(in_origin_form(io, end));
-        let mut session = ServerSession::new_http1(Box::new(io.clone()));
-        // The deadlines are in `exchange.rs`, where it is known who is being waited for.
-        session.set_read_timeout(None);
-        let read = session.read_request().await;
-        io.hand_out_all();
-        if !matches!(read, Ok(true)) {
-            // The session's parser refuses something that passed ours: an ambiguous authority, for one.
-            worker.shared.metrics.reject("malformed");
-            let reason = "the request head is malformed";
-            return refuse(connection, worker, http::StatusCode::BAD_REQUEST, reason).await;
-        }
-        if let ServerSession::H1(session) = &mut session {
-            session.set_pipelining_enabled(true);
-            session.set_total_drain_timeout(Some(settings.timeouts.client_stall));
-        }
         served += 1;
-        let is_last = served >= settings.limits.requests_per_connection;
-        match forward::serve(session, connection, worker, is_last).await {
-            Next::Reuse(Some(bytes)) => io.unread(bytes),
-            Next::Reuse(None) => {}
+        let session = ClientSession::h1(io.clone(), &head);
+        let is_last = served >= max;
+        let served = forward::serve(head, session, connection, worker, is_last, &mut alarm);
+        match served.await {
+            Next::Reuse => {}
             Next::Close => return close(io).await,
             Next::Abort => return,
             Next::Reset => return io.reset(),
@@ -198,36 +190,21 @@ async fn serve_h1(connection: &Connection, worker: &Arc<Worker>) {
     }
 }
 
-/// Takes a host that `Host` names too out of the target of the head that ends at `end`; returns where it ends then.
-fn in_origin_form(io: &ClientIo, end: usize) -> usize {
-    let (repeated, has_path) = io.with_read(|bytes| {
-        let repeated = repeated_authority(&bytes[..end]);
-        let behind = repeated.as_ref().map(|range| bytes[range.end]);
-        (repeated, behind == Some(b'/'))
-    });
-    let Some(range) = repeated else {
-        return end;
-    };
-    let path: &[u8] = if has_path { b"" } else { b"/" };
-    let end = end - range.len() + path.len();
-    io.replace(range, path);
-    end
-}
-
 enum HeadRead {
-    Complete(usize),
+    Complete(RequestHead),
     /// The client closed, or rested for too long, or the process is on its way out.
     Over,
     Refused(HeadFault),
     TimedOut,
 }
 
-/// Reads ahead until a whole request head is there. A connection at rest may stay for `timeouts.idle`; from its first
-/// byte a head has `timeouts.request_head` in total, however it trickles.
+/// Reads ahead until a whole request head is there, and takes it. A connection at rest may stay for `timeouts.idle`; from
+/// its first byte a head has `timeouts.request_head` in total, however it trickles.
 async fn read_head(
     io: &ClientIo,
     settings: &Settings,
     is_first: bool,
+    alarm: &mut Alarm,
     mut draining: Pin<&mut impl Future<Output = ()>>,
 ) -> HeadRead {
     let limits = HeadLimits {
@@ -236,40 +213,46 @@ async fn read_head(
         headers: settings.limits.headers,
     };
     let head_time = settings.timeouts.request_head;
-    let mut deadline = is_first.then(|| Instant::now() + head_time);
+    let mut has_begun = is_first;
+    alarm.set(
+        Instant::now()
+            + if is_first {
+                head_time
+            } else {
+                settings.timeouts.idle
+            },
+    );
     let mut searched = 0;
     loop {
-        let empty_lines = io.with_read(leading_empty_lines);
-        if empty_lines > 0 {
-            io.discard(empty_lines);
-            searched = 0;
-        }
-        let (verdict, length) = io.with_read(|bytes| (scan(bytes, searched, limits), bytes.len()));
+        let (verdict, length) = io.with_read(|bytes| {
+            let empty_lines = leading_empty_lines(bytes);
+            if empty_lines > 0 {
+                bytes.advance(empty_lines);
+                searched = 0;
+            }
+            let verdict = scan(bytes, searched, limits);
+            if let HeadScan::Complete { end, .. } = verdict {
+                bytes.advance(end);
+            }
+            (verdict, bytes.len())
+        });
         match verdict {
-            HeadScan::Complete { end } => return HeadRead::Complete(end),
+            HeadScan::Complete { head, .. } => return HeadRead::Complete(head),
             HeadScan::Refused(fault) => return HeadRead::Refused(fault),
             HeadScan::Partial => searched = length,
         }
-        if length > 0 && deadline.is_none() {
-            deadline = Some(Instant::now() + head_time);
+        if length > 0 && !has_begun {
+            has_begun = true;
+            alarm.set(Instant::now() + head_time);
         }
-        let read = match deadline {
-            Some(deadline) if length > 0 => match timeout_at(deadline, io.read_ahead()).await {
-                Ok(read) => read,
-                Err(_) => return HeadRead::TimedOut,
+        let read = tokio::select! {
+            biased;
+            read = io.read_ahead() => read,
+            () = alarm.rings() => match length {
+                0 => return HeadRead::Over,
+                _ => return HeadRead::TimedOut,
             },
-            Some(deadline) => tokio::select! {
-                biased;
-                read = io.read_ahead() => read,
-                () = tokio::time::sleep_until(deadline) => return HeadRead::Over,
-                () = draining.as_mut() => return HeadRead::Over,
-            },
-            None => tokio::select! {
-                biased;
-                read = io.read_ahead() => read,
-                () = tokio::time::sleep(settings.timeouts.idle) => return HeadRead::Over,
-                () = draining.as_mut() => return HeadRead::Over,
-            },
+            () = draining.as_mut(), if length == 0 => return HeadRead::Over,
         };
         match read {
             Ok(0) | Err(_) => return HeadRead::Over,
@@ -281,19 +264,22 @@ async fn read_head(
 /// Answers a head that never became a request, and closes.
 async fn refuse(connection: &Connection, worker: &Worker, status: http::StatusCode, reason: &str) {
     let mut record = Record::refused(connection);
-    let answer = error_page(status, reason, None, None, None, &record.request_id);
-    record.refused_with(status, answer.body.len());
+    let id = record.request_id.to_str().unwrap_or_default();
+    let answer = error_page(status, reason, None, None, id);
     let mut bytes = Vec::with_capacity(512 + answer.body.len());
-    let code = status.as_u16();
-    let phrase = status.canonical_reason().unwrap_or("Error");
-    bytes.extend_from_slice(format!("HTTP/1.1 {code} {phrase}\r\n").as_bytes());
-    answer.head.header_to_h1_wire(&mut bytes);
-    bytes.extend_from_slice(b"connection: close\r\n\r\n");
+    let rules = ResponseRules {
+        strict_transport_security: None,
+        fields: &ResponseFields::default(),
+        request_id: &record.request_id,
+        date: &http_date(),
+    };
+    let framing = Framing::Length(answer.body.len() as u64);
+    let last = Some("close");
+    write_response(&mut bytes, &answer.head, framing, Plan::Leave, rules, last);
     bytes.extend_from_slice(&answer.body);
-    worker.finished(record);
-    let mut io = connection.io.clone();
-    io.hand_out_all();
-    if io.write_all(&bytes).await.is_ok() {
+    record.refused_with(status, answer.body.len());
+    worker.finished(&record, None);
+    if connection.io.write_bytes(&bytes).await.is_ok() {
         close(&connection.io).await;
     }
 }
@@ -445,12 +431,15 @@ fn spawn_stream(
     worker: &Arc<Worker>,
     active: &Arc<Active>,
 ) {
-    let session = ServerSession::new_http2(session);
     let connection = Arc::clone(connection);
     let worker = Arc::clone(worker);
     let one = ActiveOne::count(active);
     tokio::spawn(async move {
-        forward::serve(session, &connection, &worker, false).await;
+        let head = session.req_header();
+        let head = RequestHead::from_parts(&head.method, head.version, &head.uri, &head.headers);
+        let session = ClientSession::H2(Box::new(session));
+        let mut alarm = Alarm::new();
+        forward::serve(head, session, &connection, &worker, false, &mut alarm).await;
         drop(one);
     });
 }

@@ -4,36 +4,34 @@
 //! `forward.rs` does. Both directions move in one future with bounded buffers: a chunk of the request is read only when
 //! the upstream's connection has room, a chunk of the response only when the client took the one before.
 
-use std::pin::Pin;
-use std::time::Duration;
-
 use bytes::Bytes;
-use http::header::{self, HeaderValue};
 use http::{Method, StatusCode, Version};
 use mana_control::room::Place;
-use pingora::http::{RequestHeader, ResponseHeader};
-use pingora::protocols::http::ServerSession;
-use pingora::protocols::http::v1::client::HttpSession as UpstreamSession;
-use pingora::{Error as PingoraError, ErrorType};
-use tokio::time::{Instant, Sleep, timeout};
+use tokio::time::Instant;
 
+use crate::alarm::Alarm;
 use crate::client_io::ClientIo;
+use crate::client_session::ClientSession;
 use crate::compress::Encoder;
 use crate::compress_decision::{Plan, is_forbidden_by};
 use crate::config::{Compression, Timeouts};
 use crate::fault::Fault;
-use crate::headers::{
-    Framing, ResponseRules, has_clear_framing, response_for_client, response_framing,
-};
+use crate::fields::Known;
+use crate::headers::{Framing, ResponseRules, response_framing};
 use crate::patience::Patience;
 use crate::pump::Pump;
 use crate::pump_events::{Event, FromUpstream, Wanted, read_client, read_upstream_or_flush};
+use crate::request_head::RequestHead;
+use crate::response_head::ResponseHead;
 use crate::upstream_io::UpstreamIo;
+use crate::upstream_session::{UpstreamError, UpstreamSession};
 
 /// What one request needs of its surroundings while it is pumped.
 pub struct Exchange<'a> {
-    /// The client's request and where its response goes.
-    pub client: &'a mut ServerSession,
+    /// The client's request.
+    pub request: &'a RequestHead,
+    /// Its body, and where the response goes.
+    pub client: &'a mut ClientSession,
     /// The connection below `client`.
     pub client_io: &'a ClientIo,
     /// The connection to the upstream.
@@ -52,12 +50,12 @@ pub struct Exchange<'a> {
     pub place: Option<Place>,
     /// The deadlines.
     pub timeouts: &'a Timeouts,
-    /// What the site says of its responses.
+    /// What the proxy and the site say of responses.
     pub response_rules: ResponseRules<'a>,
     /// What is compressed.
     pub compression: &'a Compression,
-    /// The request's id.
-    pub request_id: &'a HeaderValue,
+    /// Rings at the next deadline.
+    pub alarm: &'a mut Alarm,
     /// Counts what moved.
     pub progress: &'a mut Progress,
 }
@@ -107,36 +105,20 @@ impl Exchange<'_> {
     ///
     /// # Cancel safety
     /// Not cancel safe: dropped, both connections are in an unknown state and must be closed.
-    pub async fn run(mut self, head: RequestHeader) -> Ended {
-        self.upstream_io.begin_request();
-        if self.is_upgrade {
-            self.upstream_io.hand_out_head_alone();
-        }
-        if self.client.is_http2() {
-            self.upstream_io.keep_trailers();
-        }
-        let mut upstream = UpstreamSession::new(Box::new(self.upstream_io.clone()));
-        if upstream.write_request_header(Box::new(head)).await.is_err() {
-            // Only a head that cannot be serialised fails here; writes themselves are always accepted.
-            return self.failed(Fault::ClientMalformed);
-        }
+    pub async fn run(mut self, head: &[u8]) -> Ended {
+        let is_for_head = self.request.method == Method::HEAD;
+        let io = self.upstream_io.clone();
+        let mut upstream = UpstreamSession::begin(io, head, self.framing, is_for_head);
         let patience = Patience::new(self.timeouts.client_stall, self.client_bytes_per_second);
         let mut pump = Pump::new(self.framing == Framing::Empty, patience);
-        let first_due = pump.due(self.timeouts);
-        let sleep = tokio::time::sleep_until(first_due);
-        tokio::pin!(sleep);
         loop {
             pump.waits_for_room = !pump.request_done && !self.upstream_io.has_room();
-            let event = self
-                .next_event(&mut upstream, &mut pump, sleep.as_mut())
-                .await;
-            let ended = match event {
+            self.alarm.set(pump.due(self.timeouts));
+            let ended = match self.next_event(&mut upstream, &mut pump).await {
                 Event::Upstream(read) => self.upstream_event(&mut upstream, &mut pump, read).await,
-                Event::Body(read) => self.body_event(&mut upstream, &mut pump, read).await,
+                Event::Body(read) => self.body_event(&mut upstream, &mut pump, read),
                 Event::ClientHalfClosed => {
                     pump.half_closed_at = Some(Instant::now());
-                    let due = pump.due(self.timeouts);
-                    sleep.as_mut().reset(due);
                     None
                 }
                 Event::ClientGone => Some(self.failed(Fault::ClientGone)),
@@ -151,7 +133,7 @@ impl Exchange<'_> {
                     pump.is_unflushed = false;
                     None
                 }
-                Event::Due => self.due_event(&pump, sleep.as_mut()),
+                Event::Due => Some(self.failed(pump.overdue(self.timeouts))),
             };
             if let Some(ended) = ended {
                 return ended;
@@ -159,12 +141,7 @@ impl Exchange<'_> {
         }
     }
 
-    async fn next_event(
-        &mut self,
-        upstream: &mut UpstreamSession,
-        pump: &mut Pump,
-        sleep: Pin<&mut Sleep>,
-    ) -> Event {
+    async fn next_event(&mut self, upstream: &mut UpstreamSession, pump: &mut Pump) -> Event {
         let wanted = if !pump.request_done {
             if pump.waits_for_room {
                 Wanted::Room
@@ -180,7 +157,7 @@ impl Exchange<'_> {
         tokio::select! {
             event = read_upstream_or_flush(upstream, self.client_io, waits) => event,
             event = read_client(self.client, self.client_io, &self.upstream_io, wanted) => event,
-            () = sleep => Event::Due,
+            () = self.alarm.rings() => Event::Due,
         }
     }
 
@@ -189,24 +166,26 @@ impl Exchange<'_> {
         &mut self,
         upstream: &mut UpstreamSession,
         pump: &mut Pump,
-        read: Result<FromUpstream, Box<PingoraError>>,
+        read: Result<FromUpstream, UpstreamError>,
     ) -> Option<Ended> {
         pump.upstream_moved_at = Instant::now();
         if pump.head_received {
             pump.patience.restore();
         }
         match read {
-            Ok(FromUpstream::Head) => self.head_event(upstream, pump).await,
+            Ok(FromUpstream::Head(head)) => self.head_event(upstream, pump, &head).await,
             Ok(FromUpstream::Chunk(chunk)) => {
                 let is_last = upstream.is_body_done();
-                if let Err(fault) = self.pass_last_or_not(pump, chunk, is_last).await {
+                let passed = self.pass_last_or_not(upstream, pump, chunk, is_last);
+                if let Err(fault) = passed.await {
                     return Some(Ended::Cut(fault));
                 }
-                pump.is_unflushed = !self.client.is_http2();
+                pump.is_unflushed = !self.client.is_h2();
                 is_last.then(|| self.complete(upstream, pump))
             }
             Ok(FromUpstream::End) => {
-                if let Err(fault) = self.pass_last_or_not(pump, Bytes::new(), true).await {
+                let passed = self.pass_last_or_not(upstream, pump, Bytes::new(), true);
+                if let Err(fault) = passed.await {
                     return Some(Ended::Cut(fault));
                 }
                 Some(self.complete(upstream, pump))
@@ -223,41 +202,15 @@ impl Exchange<'_> {
         &mut self,
         upstream: &mut UpstreamSession,
         pump: &mut Pump,
+        head: &ResponseHead,
     ) -> Option<Ended> {
-        let Some(head) = upstream.resp_header() else {
-            return Some(self.failed(Fault::UpstreamMalformed));
-        };
         let status = head.status;
         if status == StatusCode::SWITCHING_PROTOCOLS {
-            let rules = self.response_rules;
-            let ours = response_for_client(head, Framing::Empty, rules, self.request_id);
-            return Some(self.upgrade_event(ours).await);
+            return Some(self.upgrade_event(head).await);
         }
-        let client_version = self.client.req_header().version;
         if status.is_informational() {
-            pump.informational += 1;
-            if pump.informational > INFORMATIONAL_MAX {
-                return Some(self.failed(Fault::UpstreamMalformed));
-            }
-            // HTTP/1.0 knows none (RFC 9110 s15.2); the HTTP/2 session cannot send them.
-            if client_version == Version::HTTP_11 {
-                let rules = self.response_rules;
-                let info = response_for_client(head, Framing::Empty, rules, self.request_id);
-                // The session takes any head before the end of the body for the last one and would close.
-                let keepalive = self.client.get_keepalive();
-                if self.send_head(info).await.is_err() {
-                    return Some(self.failed(Fault::ClientGone));
-                }
-                if keepalive.is_some() {
-                    self.client.set_keepalive(keepalive);
-                }
-            }
-            return None;
+            return self.informational_event(pump, head);
         }
-        if !has_clear_framing(head) {
-            return Some(self.failed(Fault::UpstreamMalformed));
-        }
-        self.upstream_io.hand_out_all();
         pump.head_received = true;
         let is_event_stream = is_event_stream(head);
         if is_event_stream {
@@ -269,30 +222,43 @@ impl Exchange<'_> {
         };
         pump.patience = Patience::new(gap, self.client_bytes_per_second);
         self.progress.first_byte = Some(pump.upstream_moved_at);
-        let mut framing = response_framing(head, &self.client.req_header().method, client_version);
+        let mut framing = response_framing(head, &self.request.method, self.request.version);
         let plan = self.start_encoder(pump, head, &mut framing);
-        if (self.is_last)() || framing == Framing::UntilClose {
-            self.client.set_keepalive(None);
+        if (self.is_last)() {
+            self.client.close_after();
         }
-        let mut ours = response_for_client(head, framing, self.response_rules, self.request_id);
-        plan.mark(&mut ours);
         self.progress.status = Some(status);
-        if self.send_head(ours).await.is_err() {
+        if self.send_head(head, framing, plan).is_err() {
             return Some(Ended::Cut(Fault::ClientGone));
         }
         if upstream.is_body_done() {
             return Some(self.complete(upstream, pump));
         }
-        pump.is_unflushed = !self.client.is_http2();
+        pump.is_unflushed = !self.client.is_h2();
+        None
+    }
+
+    fn informational_event(&mut self, pump: &mut Pump, head: &ResponseHead) -> Option<Ended> {
+        pump.informational += 1;
+        if pump.informational > INFORMATIONAL_MAX {
+            return Some(self.failed(Fault::UpstreamMalformed));
+        }
+        // HTTP/1.0 knows none (RFC 9110 s15.2); the HTTP/2 session cannot send them.
+        if self.request.version == Version::HTTP_11 {
+            if self.send_head(head, Framing::Empty, Plan::Leave).is_err() {
+                return Some(self.failed(Fault::ClientGone));
+            }
+            pump.is_unflushed = true;
+        }
         None
     }
 
     /// Decides whether this response is compressed, and what then delimits it.
-    fn start_encoder(&self, pump: &mut Pump, head: &ResponseHeader, framing: &mut Framing) -> Plan {
+    fn start_encoder(&self, pump: &mut Pump, head: &ResponseHead, framing: &mut Framing) -> Plan {
         if is_forbidden_by(&self.response_rules.fields.set) {
             return Plan::Leave;
         }
-        let plan = Plan::of(self.compression, self.client.req_header(), head);
+        let plan = Plan::of(self.compression, self.request, head);
         if let Plan::Encode(coding) = plan
             && *framing != Framing::Empty
         {
@@ -307,16 +273,17 @@ impl Exchange<'_> {
         plan
     }
 
-    /// Hands a chunk on; behind the last one come the trailers, over HTTP/2: the HTTP/1 session cannot write any.
+    /// Hands a chunk on; behind the last one come the trailers.
     async fn pass_last_or_not(
         &mut self,
+        upstream: &mut UpstreamSession,
         pump: &mut Pump,
         chunk: Bytes,
         is_last: bool,
     ) -> Result<(), Fault> {
         let is_encoded = pump.encoder.is_some();
         let trailers = if is_last && !is_encoded {
-            self.upstream_io.take_trailers()
+            upstream.take_trailers()
         } else {
             // They are about the body as the upstream sent it.
             None
@@ -328,8 +295,7 @@ impl Exchange<'_> {
             return self.pass_chunk(pump, chunk, is_last).await;
         };
         self.send_some(chunk).await?;
-        let sent = self.client.write_response_trailers(trailers).await;
-        sent.map_err(|_| Fault::ClientGone)
+        self.client.write_trailers(trailers)
     }
 
     /// Hands a chunk on, through the compressor if there is one.
@@ -374,25 +340,28 @@ impl Exchange<'_> {
     }
 
     /// RFC 9110 s7.8: a 101 is valid only as the answer to an upgrade that was asked for.
-    async fn upgrade_event(&mut self, ours: ResponseHeader) -> Ended {
+    async fn upgrade_event(&mut self, head: &ResponseHead) -> Ended {
         if !self.is_upgrade {
             return self.failed(Fault::UpstreamMalformed);
         }
-        self.upstream_io.hand_out_all();
         self.progress.first_byte = Some(Instant::now());
-        self.progress.status = Some(ours.status);
-        match self.send_head(ours).await {
+        self.progress.status = Some(head.status);
+        if let Err(fault) = self.send_head(head, Framing::Empty, Plan::Leave) {
+            return Ended::Cut(fault);
+        }
+        // It may be long until one of the two ends says something that takes this with it.
+        match self.client_io.flush().await {
             Ok(()) => Ended::Upgraded,
             Err(_) => Ended::Cut(Fault::ClientGone),
         }
     }
 
     /// Something came from the client: a chunk of its body, the end of it, or an error.
-    async fn body_event(
+    fn body_event(
         &mut self,
         upstream: &mut UpstreamSession,
         pump: &mut Pump,
-        read: Result<Option<Bytes>, Box<PingoraError>>,
+        read: Result<Option<Bytes>, Fault>,
     ) -> Option<Ended> {
         let now = Instant::now();
         let waited = now - pump.client_moved_at;
@@ -407,47 +376,44 @@ impl Exchange<'_> {
                 {
                     return Some(self.failed(Fault::BodyTooLarge));
                 }
-                // An empty chunk would end a chunked body before its time.
-                if !chunk.is_empty() && upstream.write_body(&chunk).await.is_err() {
-                    return Some(self.failed(Fault::ClientMalformed));
-                }
-                None
+                // More bytes than Content-Length promised, over HTTP/2.
+                let written = upstream.write_body(&chunk);
+                written.err().map(|_| self.failed(Fault::ClientMalformed))
             }
             Ok(None) => {
                 pump.request_done = true;
                 pump.patience.restore();
                 pump.upstream_moved_at = pump.client_moved_at;
-                match upstream.finish_body().await {
-                    Ok(_) => None,
-                    // Fewer bytes than Content-Length promised.
-                    Err(_) => Some(self.failed(Fault::ClientGone)),
-                }
+                // Fewer bytes than Content-Length promised.
+                let ended = upstream.end_body();
+                ended.err().map(|_| self.failed(Fault::ClientGone))
             }
-            Err(error) => Some(self.failed(client_fault(&error))),
+            Err(fault) => Some(self.failed(fault)),
         }
     }
 
-    /// The timer fired: a deadline passed, or it was set before something moved and is set anew.
-    fn due_event(&self, pump: &Pump, sleep: Pin<&mut Sleep>) -> Option<Ended> {
-        let due = pump.due(self.timeouts);
-        if Instant::now() < due {
-            sleep.reset(due);
-            return None;
-        }
-        Some(self.failed(pump.overdue(self.timeouts)))
-    }
-
-    async fn send_head(&mut self, head: ResponseHeader) -> Result<(), Box<PingoraError>> {
-        self.client.write_response_header(Box::new(head)).await
+    fn send_head(
+        &mut self,
+        head: &ResponseHead,
+        framing: Framing,
+        plan: Plan,
+    ) -> Result<(), Fault> {
+        self.client
+            .write_head(head, framing, plan, self.response_rules)
     }
 
     async fn send_chunk(&mut self, chunk: Bytes, is_last: bool) -> Result<(), Fault> {
         let mut rest = chunk;
+        let piece_bytes_max = match self.client.is_h2() {
+            true => PIECE_BYTES_MAX,
+            false => rest.len(),
+        };
         loop {
-            let piece = rest.split_to(rest.len().min(PIECE_BYTES_MAX));
+            let piece = rest.split_to(rest.len().min(piece_bytes_max));
             let count = piece.len() as u64;
             let is_last = is_last && rest.is_empty();
-            write_piece(self.client, piece, is_last, self.timeouts.client_stall).await?;
+            let stall = self.timeouts.client_stall;
+            self.client.write_body(piece, is_last, stall).await?;
             self.progress.body_out += count;
             if rest.is_empty() {
                 return Ok(());
@@ -455,13 +421,10 @@ impl Exchange<'_> {
         }
     }
 
-    fn complete(&self, upstream: &mut UpstreamSession, pump: &Pump) -> Ended {
-        upstream.respect_keepalive();
-        let is_reusable = pump.request_done
-            && upstream.will_keepalive()
-            && upstream.is_body_done()
-            && self.upstream_io.is_clean();
-        Ended::Complete { is_reusable }
+    fn complete(&self, upstream: &UpstreamSession, pump: &Pump) -> Ended {
+        Ended::Complete {
+            is_reusable: pump.request_done && upstream.is_reusable(),
+        }
     }
 
     fn failed(&self, fault: Fault) -> Ended {
@@ -480,16 +443,16 @@ impl Exchange<'_> {
     }
 }
 
-fn is_event_stream(head: &ResponseHeader) -> bool {
-    head.headers
-        .get(header::CONTENT_TYPE)
-        .is_some_and(|value| value.as_bytes().starts_with(b"text/event-stream"))
+fn is_event_stream(head: &ResponseHead) -> bool {
+    head.fields
+        .get(Known::ContentType)
+        .is_some_and(|value| value.starts_with(b"text/event-stream"))
 }
 
-fn upstream_fault(error: &PingoraError) -> Fault {
-    match error.etype() {
-        ErrorType::InvalidHTTPHeader => Fault::UpstreamMalformed,
-        _ => Fault::UpstreamClosed,
+fn upstream_fault(error: &UpstreamError) -> Fault {
+    match error {
+        UpstreamError::Head(_) => Fault::UpstreamMalformed,
+        UpstreamError::Closed | UpstreamError::Body(_) => Fault::UpstreamClosed,
     }
 }
 
@@ -499,35 +462,6 @@ fn unencodable(error: std::io::Error) -> Fault {
     Fault::UpstreamMalformed
 }
 
-fn client_fault(error: &PingoraError) -> Fault {
-    match error.etype() {
-        ErrorType::ReadError | ErrorType::ConnectionClosed | ErrorType::H2Error => {
-            Fault::ClientGone
-        }
-        ErrorType::ReadTimedout => Fault::ClientStalled,
-        _ => Fault::ClientMalformed,
-    }
-}
-
-/// Hands some bytes of a body to the client, and lets go of one that does not take them. Over HTTP/2 a stream waits for the
-/// client's window, for at most `stall`; over HTTP/1 the connection watches its own writes.
-pub async fn write_piece(
-    client: &mut ServerSession,
-    piece: Bytes,
-    is_last: bool,
-    stall: Duration,
-) -> Result<(), Fault> {
-    let is_h2 = client.is_http2();
-    let written = client.write_response_body(piece, is_last);
-    let written = match is_h2 {
-        true => timeout(stall, written)
-            .await
-            .map_err(|_| Fault::ClientStalled)?,
-        false => written.await,
-    };
-    written.map_err(|_| Fault::ClientGone)
-}
-
 /// Whether a request may be sent a second time after a connection died on it (RFC 9110 s9.2.1).
 pub fn is_safe(method: &Method) -> bool {
     matches!(*method, Method::GET | Method::HEAD | Method::OPTIONS)
@@ -535,6 +469,6 @@ pub fn is_safe(method: &Method) -> bool {
 
 /// Informational heads of one response; one of each kind is usual.
 const INFORMATIONAL_MAX: u32 = 16;
-/// Response bytes that are handed to the client's session at a time: over HTTP/2, what a slow reader has to take within
-/// `client_stall`, beside all other streams of its connection.
+/// Response bytes that are handed to an HTTP/2 session at a time: what a slow reader has to take within `client_stall`, beside
+/// all other streams of its connection.
 const PIECE_BYTES_MAX: usize = 16 * 1024;

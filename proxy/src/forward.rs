@@ -8,27 +8,32 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use http::header::{self, HeaderValue};
+use http::header::HeaderValue;
 use http::{StatusCode, Version};
 use mana_control::hold::HoldOutcome;
 use mana_control::inflight::Entry;
 use mana_control::room::Place;
+use mana_control::table::ResponseFields;
 use mana_control::{Mode, Site};
-use pingora::http::RequestHeader;
-use pingora::protocols::http::ServerSession;
 use tokio::sync::Notify;
 
 use crate::access::{Record, Served};
+use crate::alarm::Alarm;
 use crate::answer::{Answer, NO_CHALLENGE, challenge, error_page, redirect};
 use crate::attempts::Attempts;
-use crate::client_address::{Client, counted_under, field_value};
+use crate::client_address::{Client, counted_under};
 use crate::client_io::ClientIo;
+use crate::client_session::{ClientSession, Finished};
+use crate::compress_decision::Plan;
+use crate::date::http_date;
 use crate::edge::{Asked, Scheme, Verdict, verdict};
-use crate::exchange::{Ended, Exchange, Progress, is_safe, write_piece};
+use crate::exchange::{Ended, Exchange, Progress, is_safe};
 use crate::fault::{Blame, Fault};
+use crate::fields::Known;
 use crate::head::HeadFault;
-use crate::headers::{About, Framing, ResponseRules, is_websocket_upgrade, request_for_upstream};
+use crate::headers::{About, Framing, ResponseRules, is_websocket_upgrade, write_request};
 use crate::per_address::{ComeBack, RateLimit};
+use crate::request_head::RequestHead;
 use crate::select::Candidate;
 use crate::tunnel;
 use crate::upstream::{Busy, ConnectError, Connected, connect, reuse};
@@ -51,10 +56,10 @@ pub struct Connection {
 }
 
 /// What becomes of a HTTP/1 connection after a request.
-#[derive(Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Next {
-    /// The next request may follow; these bytes of it were read already.
-    Reuse(Option<bytes::BytesMut>),
+    /// The next request may follow.
+    Reuse,
     /// The response said that it is the last one: close, politely.
     Close,
     /// The response is cut or there is none: close at once.
@@ -63,39 +68,48 @@ pub enum Next {
     Reset,
 }
 
-/// Serves one request. `is_last` closes the connection after it.
+/// Serves one request. `is_last` closes the connection after it; `alarm` is for its deadlines.
 pub async fn serve(
-    session: ServerSession,
+    head: RequestHead,
+    session: ClientSession,
     connection: &Connection,
     worker: &Arc<Worker>,
     is_last: bool,
+    alarm: &mut Alarm,
 ) -> Next {
-    let head = session.req_header();
     let settings = worker.shared.settings.load_full();
     let client = settings.client.client(
         connection.peer.ip(),
         &connection.client_ip,
         connection.scheme,
-        &head.headers,
+        &head.fields,
     );
-    let mut record = Record::new(connection, head);
+    let mut record = Record::new(connection, &head);
     record.client(&client);
     let mut request = Request {
-        record,
-        client,
+        head,
         session,
+        client,
         connection,
         worker,
+        settings: &settings,
+        record,
         is_last,
+        alarm,
     };
     let next = request.serve().await;
-    let request_fault = request.record.fault;
-    let is_ended_by_close = is_ended_by_close(&request.session);
-    worker.finished(request.record);
+    let Request {
+        head,
+        session,
+        record,
+        ..
+    } = request;
+    let request_fault = record.fault;
+    worker.finished(&record, Some(&head));
     match next {
-        Finish::Session => match request.session.finish().await {
-            Ok(Some(reusable)) => Next::Reuse(reusable.into_parts().1),
-            Ok(None) => Next::Close,
+        Finish::Session => match session.finish(settings.timeouts.client_stall).await {
+            Ok(Finished::Reusable) => Next::Reuse,
+            Ok(Finished::Used) => Next::Close,
             Err(_) => Next::Abort,
         },
         Finish::Connection => Next::Close,
@@ -103,11 +117,10 @@ pub async fn serve(
             let is_clients = request_fault.map(Fault::blame) == Some(Blame::Client);
             if !is_clients {
                 // What came is the client's: one that saw nothing of its response might ask again.
-                hand_over_what_is_written(&request.session, &connection.io).await;
+                hand_over_what_is_written(&session, &connection.io).await;
             }
-            request
-                .session
-                .shutdown_with_reason(h2::Reason::INTERNAL_ERROR);
+            let is_ended_by_close = session.is_ended_by_close();
+            session.abort();
             // Where a close is the end of a body, only a reset shows that it is cut.
             match is_clients || is_ended_by_close {
                 true => Next::Reset,
@@ -117,17 +130,9 @@ pub async fn serve(
     }
 }
 
-/// Whether the response's head left its end to the close of the connection.
-fn is_ended_by_close(session: &ServerSession) -> bool {
-    session.req_header().version == Version::HTTP_10
-        && session
-            .response_written()
-            .is_some_and(|head| !head.headers.contains_key(header::CONTENT_LENGTH))
-}
-
 /// Lets the bytes of a response that broke off leave before the end of its connection or stream overtakes them.
-async fn hand_over_what_is_written(session: &ServerSession, io: &ClientIo) {
-    if session.is_http2() {
+async fn hand_over_what_is_written(session: &ClientSession, io: &ClientIo) {
+    if session.is_h2() {
         // A reset drops the frames that wait before it; the connection's own task, which writes them, gets its turns.
         for _ in 0..TURNS_BEFORE_RESET {
             tokio::task::yield_now().await;
@@ -149,12 +154,16 @@ enum Finish {
 }
 
 struct Request<'a> {
-    session: ServerSession,
+    head: RequestHead,
+    session: ClientSession,
     client: Client,
     connection: &'a Connection,
     worker: &'a Arc<Worker>,
+    /// As they were when the request came.
+    settings: &'a Settings,
     record: Record,
     is_last: bool,
+    alarm: &'a mut Alarm,
 }
 
 impl Request<'_> {
@@ -164,18 +173,18 @@ impl Request<'_> {
             let (status, after_s) = (StatusCode::TOO_MANY_REQUESTS, Some(come_back.after_s));
             return Box::pin(self.page(status, "too many requests", after_s)).await;
         }
-        let Some(authority) = authority_of(self.session.req_header()) else {
-            return self
-                .refuse(StatusCode::BAD_REQUEST, "Host is not a host name")
-                .await;
-        };
+        // HTTP/1.0 may name none.
+        let authority = self.head.authority().unwrap_or_default();
+        if !authority.is_empty() && !crate::head::is_host(authority) {
+            let reason = "Host is not a host name";
+            return self.refuse(StatusCode::BAD_REQUEST, reason).await;
+        }
         if let Some(fault) = self.head_fault() {
             return self.refuse(fault.status(), &fault.to_string()).await;
         }
-        match self.verdict(&authority) {
+        match self.verdict() {
             Verdict::Challenge(Some(answer)) => {
-                let method = &self.session.req_header().method;
-                let answer = challenge(&answer, method, &self.record.request_id);
+                let answer = challenge(&answer, &self.head.method);
                 self.answer(answer).await
             }
             Verdict::Challenge(None) => self.refuse(StatusCode::NOT_FOUND, NO_CHALLENGE).await,
@@ -185,39 +194,31 @@ impl Request<'_> {
                 location,
             } => {
                 self.record.site(&site);
-                let method = &self.session.req_header().method;
-                let answer = redirect(status, &location, method, &self.record.request_id);
+                let answer = redirect(status, &location, &self.head.method);
                 self.answer(answer).await
             }
             Verdict::Refuse { status, reason } => self.refuse(status, reason).await,
-            Verdict::Forward(site) => {
-                let authority = match authority.is_empty() {
-                    false => authority,
-                    // The upstream gets the name that the client left out; a host name is a valid field.
-                    true => field_value(site.settings.host.as_str()),
-                };
-                match self.forward(site, &authority).await {
-                    Ok(finish) => finish,
-                    Err(fault) => Box::pin(self.fail(fault)).await,
-                }
-            }
+            Verdict::Forward(site) => match self.forward(site).await {
+                Ok(finish) => finish,
+                Err(fault) => Box::pin(self.fail(fault)).await,
+            },
         }
     }
 
     /// What `head.rs` checks of an HTTP/1 head as bytes, for a head that came in frames.
     fn head_fault(&self) -> Option<HeadFault> {
-        let head = self.session.req_header();
+        let head = &self.head;
         if head.version != Version::HTTP_2 {
             return None;
         }
-        let limits = &self.worker.shared.settings.load().limits;
-        let target = head.raw_path();
+        let limits = &self.settings.limits;
+        let target = head.path_and_query().as_bytes();
         if target.len() > limits.uri_bytes {
             return Some(HeadFault::TargetTooLong);
         }
         // Browsers split Cookie into crumbs (RFC 9113 s8.2.3), which are one field all the same.
-        let crumbs = head.headers.get_all(header::COOKIE).iter().count();
-        if head.headers.len() - crumbs.saturating_sub(1) > limits.headers {
+        let crumbs = head.fields.all(Known::Cookie).count();
+        if head.fields.len() - crumbs.saturating_sub(1) > limits.headers {
             return Some(HeadFault::TooLarge);
         }
         // HTTP/2 lets bytes into `:path` that HTTP/1 parsers read differently.
@@ -229,7 +230,7 @@ impl Request<'_> {
 
     /// Counts the request at its client's address.
     fn count(&self) -> Result<(), ComeBack> {
-        let settings = self.worker.shared.settings.load();
+        let settings = self.settings;
         let limit = RateLimit {
             per_second: settings.limits.requests_per_address,
             burst: settings.limits.requests_burst,
@@ -241,14 +242,14 @@ impl Request<'_> {
         self.worker.shared.request_rates.count(address, limit)
     }
 
-    fn verdict(&self, authority: &HeaderValue) -> Verdict {
-        let head = self.session.req_header();
+    fn verdict(&self) -> Verdict {
+        let authority = self.head.authority().unwrap_or_default();
         let asked = Asked {
             scheme: self.client.scheme,
             peer: self.client.peer,
-            method: &head.method,
-            authority: authority.to_str().unwrap_or_default(),
-            path_and_query: head.uri.path_and_query().map_or("/", |path| path.as_str()),
+            method: &self.head.method,
+            authority: std::str::from_utf8(authority).unwrap_or_default(),
+            path_and_query: self.head.path_and_query(),
         };
         let table = self.worker.shared.published.load();
         let shared = &self.worker.shared;
@@ -256,9 +257,9 @@ impl Request<'_> {
     }
 
     /// Finds an upstream that answers, and carries its answer to the client.
-    async fn forward(&mut self, site: Arc<Site>, authority: &HeaderValue) -> Result<Finish, Fault> {
-        let settings = self.worker.shared.settings.load_full();
-        let framing = request_framing(&mut self.session);
+    async fn forward(&mut self, site: Arc<Site>) -> Result<Finish, Fault> {
+        let settings = self.settings;
+        let framing = self.session.request_framing(&self.head);
         self.record.site(&site);
         if let Framing::Length(length) = framing
             && settings.limits.body_bytes.is_some_and(|max| length > max)
@@ -266,34 +267,38 @@ impl Request<'_> {
             return Err(Fault::BodyTooLarge);
         }
         // A short body that is still arriving when the answer is due is read to its end, and the connection stays.
-        let must_close = !is_worth_draining(framing, self.session.req_header());
-        self.session
-            .set_close_on_response_before_downstream_finish(must_close);
-        let is_upgrade =
-            framing == Framing::Empty && is_websocket_upgrade(self.session.req_header());
+        let closes = !is_worth_draining(framing, &self.head);
+        self.session.close_if_unread(closes);
+        let is_upgrade = framing == Framing::Empty && is_websocket_upgrade(&self.head);
         if is_upgrade && self.worker.shared.metrics.tunnels_open() >= settings.limits.tunnels {
             return Err(Fault::TunnelsFull);
         }
         let (site, mut entry) = self.enter(site, framing).await?;
         self.record.site(&site);
-        let may_repeat = framing == Framing::Empty && is_safe(&self.session.req_header().method);
+        let may_repeat = framing == Framing::Empty && is_safe(&self.head.method);
         let (worker, is_last) = (self.worker, self.is_last);
         let hsts = hsts(self.client.scheme, &site);
         let mut attempts = Attempts::new(&site, settings.limits.attempts, &settings.timeouts);
         loop {
             let mut reached = self
-                .reach(&site, &mut entry, &mut attempts, framing, &settings)
+                .reach(&site, &mut entry, &mut attempts, framing, may_repeat)
                 .await?;
             let _busy = Busy::count(&reached.candidate.upstream);
             self.record.upstream(&reached.candidate, attempts.made);
             let about = About {
                 client: &self.client,
-                authority,
+                // The upstream gets the name that the client left out.
+                authority: match self.head.authority() {
+                    Some(authority) if !authority.is_empty() => authority,
+                    Some(_) | None => site.settings.host.as_str().as_bytes(),
+                },
                 request_id: &self.record.request_id,
             };
-            let head = request_for_upstream(self.session.req_header(), framing, is_upgrade, about);
+            let mut head = Vec::with_capacity(HEAD_BYTES_USUAL);
+            write_request(&mut head, &self.head, framing, is_upgrade, about);
             let mut progress = Progress::default();
             let exchange = Exchange {
+                request: &self.head,
                 client: &mut self.session,
                 client_io: &self.connection.io,
                 upstream_io: reached.connected.io.clone(),
@@ -307,12 +312,14 @@ impl Request<'_> {
                 response_rules: ResponseRules {
                     strict_transport_security: hsts.as_ref(),
                     fields: &site.settings.response_fields,
+                    request_id: &self.record.request_id,
+                    date: &http_date(),
                 },
                 compression: &settings.compression,
-                request_id: &self.record.request_id,
+                alarm: self.alarm,
                 progress: &mut progress,
             };
-            let ended = exchange.run(head).await;
+            let ended = exchange.run(&head).await;
             self.record.progress(&progress);
             match ended {
                 Ended::Complete { is_reusable } => {
@@ -327,7 +334,7 @@ impl Request<'_> {
                 Ended::Upgraded => {
                     // Boxed, as what follows a failure is: a request that needs neither does not carry their weight.
                     let io = reached.connected.io;
-                    return Box::pin(self.tunnel(io, entry, &settings)).await;
+                    return Box::pin(self.tunnel(io, entry)).await;
                 }
                 Ended::Cut(fault) => {
                     self.record.fault = Some(fault);
@@ -392,9 +399,8 @@ impl Request<'_> {
 
     /// Resolves when nobody waits for the response any more, where that can be told without reading the body.
     async fn client_gone(&mut self, framing: Framing) {
-        if self.session.is_http2() {
-            // Resolves when the stream is reset or its connection is gone.
-            self.session.read_body_or_idle(true).await.ok();
+        if self.session.is_h2() {
+            self.session.reset().await;
         } else if framing == Framing::Empty {
             self.connection.io.gone().await;
         } else {
@@ -409,9 +415,9 @@ impl Request<'_> {
         entry: &mut Entry,
         attempts: &mut Attempts<'_>,
         framing: Framing,
-        settings: &Settings,
+        may_repeat: bool,
     ) -> Result<Reached, Fault> {
-        let started = Instant::now();
+        let settings = self.settings;
         while let Some((candidate, is_new_wanted)) = attempts.next() {
             if candidate.slot != attempts.entered {
                 let Some(standby) = site.slot(candidate.slot).inflight.enter() else {
@@ -434,7 +440,12 @@ impl Request<'_> {
             };
             let idle_max = settings.timeouts.upstream_idle;
             if !is_new_wanted
-                && let Some(connected) = reuse(&self.worker.pool, &candidate.upstream, idle_max)
+                && let Some(connected) = reuse(
+                    &self.worker.pool,
+                    &candidate.upstream,
+                    idle_max,
+                    !may_repeat,
+                )
             {
                 return Ok(Reached {
                     candidate,
@@ -442,6 +453,7 @@ impl Request<'_> {
                     place: Some(place),
                 });
             }
+            let started = Instant::now();
             let descriptors = self.worker.shared.descriptors;
             let deadline = attempts.connect_deadline();
             match connect(&candidate.upstream, descriptors, deadline).await {
@@ -467,14 +479,8 @@ impl Request<'_> {
         Err(attempts.last_fault.unwrap_or(Fault::Unreachable))
     }
 
-    async fn tunnel(
-        &mut self,
-        upstream: UpstreamIo,
-        mut entry: Entry,
-        settings: &Settings,
-    ) -> Result<Finish, Fault> {
+    async fn tunnel(&mut self, upstream: UpstreamIo, mut entry: Entry) -> Result<Finish, Fault> {
         entry.become_tunnel();
-        self.connection.io.hand_out_all();
         let open = self.worker.shared.metrics.tunnel_opened();
         let (drained, stopping) = (entry.until_cut(), self.worker.shared.cut_tunnels());
         let cut = async {
@@ -484,7 +490,7 @@ impl Request<'_> {
             }
         };
         let place = || drop((entry, open));
-        let idle = settings.timeouts.stream_idle;
+        let idle = self.settings.timeouts.stream_idle;
         let report = tunnel::relay(&self.connection.io, &upstream, idle, cut, place).await;
         self.record.tunnel(report);
         Ok(Finish::Connection)
@@ -497,7 +503,7 @@ impl Request<'_> {
         }
         if fault.blame() == Blame::Client {
             // What it still sends is not to be trusted, or not to be waited for.
-            self.session.set_keepalive(None);
+            self.session.close_after();
         }
         if fault == Fault::ClientStalled {
             // What the line above is for HTTP/1: a connection that went silent is not kept for its idle time as well.
@@ -517,37 +523,40 @@ impl Request<'_> {
         reason: &str,
         retry_after_s: Option<u32>,
     ) -> Finish {
-        let head = self.session.req_header();
-        let id = &self.record.request_id;
-        let (headers, method) = (Some(&head.headers), Some(&head.method));
-        let answer = error_page(status, reason, retry_after_s, headers, method, id);
+        let request = Some((&self.head.method, &self.head.fields));
+        let id = self.record.request_id.to_str().unwrap_or_default();
+        let answer = error_page(status, reason, retry_after_s, request, id);
         self.answer(answer).await
     }
 
-    async fn answer(&mut self, mut answer: Answer) -> Finish {
+    async fn answer(&mut self, answer: Answer) -> Finish {
         let scheme = self.connection.scheme;
-        if let Some(value) = self.record.of_site().and_then(|site| hsts(scheme, site)) {
-            // The field was checked by the configuration; without it the answer is still right.
-            answer
-                .head
-                .insert_header(header::STRICT_TRANSPORT_SECURITY, value)
-                .ok();
-        }
+        let hsts = self.record.of_site().and_then(|site| hsts(scheme, site));
         if self.is_last || self.worker.phase() != Phase::Serving {
-            self.session.set_keepalive(None);
+            self.session.close_after();
         }
         let count = answer.body.len() as u64;
         self.record.served = Served::Here {
             status: answer.head.status,
             body_out: count,
         };
-        let head = Box::new(answer.head);
-        if self.session.write_response_header(head).await.is_err() {
-            self.record.fault = Some(Fault::ClientGone);
-            return Finish::Abort;
-        }
-        let stall = self.worker.shared.settings.load().timeouts.client_stall;
-        match write_piece(&mut self.session, answer.body, true, stall).await {
+        let framing = match answer.body.is_empty() {
+            true => Framing::Empty,
+            false => Framing::Length(count),
+        };
+        let rules = ResponseRules {
+            strict_transport_security: hsts.as_ref(),
+            fields: &ResponseFields::default(),
+            request_id: &self.record.request_id,
+            date: &http_date(),
+        };
+        let stall = self.settings.timeouts.client_stall;
+        let session = &mut self.session;
+        let written = match session.write_head(&answer.head, framing, Plan::Leave, rules) {
+            Ok(()) => session.write_body(answer.body, true, stall).await,
+            Err(fault) => Err(fault),
+        };
+        match written {
             Ok(()) => Finish::Session,
             Err(fault) => {
                 self.record.fault = Some(fault);
@@ -563,50 +572,11 @@ struct Reached {
     place: Option<Place>,
 }
 
-/// Host and port as the client named them. HTTP/2 has them in `:authority`, an absolute-form target has them itself,
-/// and both win over `Host` (RFC 9113 s8.3.1, RFC 9112 s3.2.2); the parsers have refused a `Host` that differs.
-fn authority_of(head: &RequestHeader) -> Option<HeaderValue> {
-    if let Some(authority) = head.uri.authority() {
-        let text = authority.as_str();
-        return crate::head::is_host(text.as_bytes())
-            .then(|| HeaderValue::from_str(text).ok())
-            .flatten();
-    }
-    match head.headers.get(header::HOST) {
-        Some(host) if crate::head::is_host(host.as_bytes()) => Some(host.clone()),
-        Some(_) => None,
-        // HTTP/1.0 may name none.
-        None => Some(HeaderValue::from_static("")),
-    }
-}
-
-/// How the request's body is to be delimited towards the upstream.
-fn request_framing(session: &mut ServerSession) -> Framing {
-    let is_empty = session.is_body_empty();
-    let head = session.req_header();
-    if head.headers.contains_key(header::TRANSFER_ENCODING) {
-        return Framing::Chunked;
-    }
-    let length = head
-        .headers
-        .get(header::CONTENT_LENGTH)
-        .and_then(|value| value.to_str().ok())
-        .and_then(|value| value.parse().ok());
-    match length {
-        Some(0) => Framing::Empty,
-        Some(length) => Framing::Length(length),
-        None if is_empty || head.version != Version::HTTP_2 => Framing::Empty,
-        None => Framing::Chunked,
-    }
-}
-
 /// With `Expect: 100-continue` it is not known whether the body comes after another answer than 100 (RFC 9110 s10.1.1).
-fn is_worth_draining(framing: Framing, head: &RequestHeader) -> bool {
+fn is_worth_draining(framing: Framing, head: &RequestHead) -> bool {
     match framing {
         Framing::Empty => true,
-        Framing::Length(length) => {
-            length <= DRAIN_BYTES_MAX && !head.headers.contains_key(header::EXPECT)
-        }
+        Framing::Length(length) => length <= DRAIN_BYTES_MAX && !head.fields.has(Known::Expect),
         Framing::Chunked | Framing::UntilClose | Framing::Frames => false,
     }
 }
@@ -619,6 +589,8 @@ fn hsts(scheme: Scheme, site: &Site) -> Option<HeaderValue> {
         .flatten()
 }
 
+/// Most heads towards upstreams fit without growing.
+const HEAD_BYTES_USUAL: usize = 2048;
 /// One is enough for a connection that can write; a second covers one that was just about to read.
 const TURNS_BEFORE_RESET: usize = 2;
 /// A request body up to this is read to its end rather than cut off by a close.

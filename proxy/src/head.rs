@@ -1,14 +1,17 @@
-//! The request head of HTTP/1 as raw bytes: where it ends, and whether it is one that nobody can read in two ways.
+//! The request head of HTTP/1 as raw bytes: where it ends, whether it is one that nobody can read in two ways, and what it
+//! says.
 //!
-//! Owns the strict rules. Runs before the session's own, more lenient parser, so what is refused here is never parsed
-//! there. Pure: bytes in, verdict out; the connection loop reads the bytes and writes the answer.
+//! Owns the strict rules. There is no second parser behind this one that could read the bytes differently. Pure: bytes in,
+//! verdict out; the connection loop reads the bytes and writes the answer.
 
-use std::ops::Range;
+use http::{Method, StatusCode, Version};
+use memchr::memchr;
 
-use http::StatusCode;
+use crate::fields::{Fields, Known, Span};
+use crate::request_head::RequestHead;
 
 /// What the bytes read so far amount to.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum HeadScan {
     /// The head is not complete yet.
     Partial,
@@ -16,6 +19,8 @@ pub enum HeadScan {
     Complete {
         /// Bytes of the head, the empty line included.
         end: usize,
+        /// What it says.
+        head: RequestHead,
     },
     /// The head can never become acceptable.
     Refused(HeadFault),
@@ -93,29 +98,10 @@ pub fn scan(bytes: &[u8], searched: usize, limits: HeadLimits) -> HeadScan {
     if end > limits.head_bytes {
         return HeadScan::Refused(too_large(bytes, limits));
     }
-    match check(&bytes[..end], limits) {
-        Ok(()) => HeadScan::Complete { end },
+    match read(&bytes[..end], limits) {
+        Ok(head) => HeadScan::Complete { end, head },
         Err(fault) => HeadScan::Refused(fault),
     }
-}
-
-/// Where scheme and authority stand in the target of a head that passed [`scan`], if it is a whole URL and `Host` names
-/// the same: then they say nothing more, and parsers that compare them letter by letter need not see them.
-pub fn repeated_authority(head: &[u8]) -> Option<Range<usize>> {
-    let start = head.iter().position(|b| *b == b' ')? + 1;
-    if head.get(start) == Some(&b'/') {
-        return None;
-    }
-    let line = head.iter().position(|b| *b == b'\n')?;
-    let end = start + head[start..line].iter().position(|b| *b == b' ')?;
-    let (scheme, authority) = authority_of_url(&head[start..end])?;
-    let mut fields = head[line + 1..].split_inclusive(|b| *b == b'\n');
-    fields
-        .any(|field| {
-            let field = line_of(field).and_then(split_field);
-            field.is_ok_and(|(name, _)| name.eq_ignore_ascii_case(b"host"))
-        })
-        .then_some(start..start + scheme + authority.len())
 }
 
 /// The bytes before the authority of an `http` URL, and the authority.
@@ -150,7 +136,7 @@ fn is_same_host(one: &[u8], other: &[u8]) -> bool {
 /// The index behind the first empty line.
 fn find_head_end(bytes: &[u8]) -> Option<usize> {
     let mut from = 0;
-    while let Some(at) = bytes[from..].iter().position(|b| *b == b'\n') {
+    while let Some(at) = memchr(b'\n', &bytes[from..]) {
         let after = from + at + 1;
         match &bytes[after..] {
             [b'\r', b'\n', ..] => return Some(after + 2),
@@ -171,8 +157,8 @@ fn too_large(bytes: &[u8], limits: HeadLimits) -> HeadFault {
 
 /// What can be refused before the head is complete: a first line that is no request line.
 fn early_fault(bytes: &[u8], limits: HeadLimits) -> Option<HeadFault> {
-    match bytes.iter().position(|b| *b == b'\n') {
-        Some(end) => check_request_line(line_of(&bytes[..=end]).ok()?, limits).err(),
+    match memchr(b'\n', bytes) {
+        Some(end) => request_line(line_of(&bytes[..=end]), limits).err(),
         None if bytes.len() > limits.uri_bytes + REQUEST_LINE_EXTRA => {
             Some(HeadFault::TargetTooLong)
         }
@@ -183,63 +169,70 @@ fn early_fault(bytes: &[u8], limits: HeadLimits) -> Option<HeadFault> {
     }
 }
 
-/// Checks a whole head, the empty line included.
-fn check(head: &[u8], limits: HeadLimits) -> Result<(), HeadFault> {
-    let mut lines = head.split_inclusive(|b| *b == b'\n');
-    let request_line = line_of(lines.next().unwrap_or_default())?;
-    let version = check_request_line(request_line, limits)?;
-    let mut framing = Framing::default();
-    let mut count = 0_usize;
-    for line in lines {
-        let line = line_of(line)?;
+/// Reads a whole head, the empty line included.
+fn read(head: &[u8], limits: HeadLimits) -> Result<RequestHead, HeadFault> {
+    let mut rest = head;
+    let first = take_line(&mut rest)?;
+    let (method, target, version) = request_line(first, limits)?;
+    // Everything is pointed at where it stands: the lines are slices of `head`, and `fields` has a copy of that.
+    let place = |part: &[u8]| Span::new(part.as_ptr().addr() - head.as_ptr().addr(), part.len());
+    let mut fields = Fields::above(head);
+    loop {
+        let line = take_line(&mut rest)?;
         if line.is_empty() {
             break;
         }
-        count += 1;
-        if count > limits.headers {
+        if fields.len() == limits.headers {
             return Err(HeadFault::TooLarge);
         }
         let (name, value) = split_field(line)?;
-        framing.note(name, value)?;
+        fields.point_at(place(name), place(value));
     }
-    framing.check(version)?;
+    check_framing(&fields, version)?;
+    let Some((scheme, authority)) = authority_of_url(target) else {
+        // What CONNECT names is refused, whatever it is, and is no path.
+        let path = match target {
+            [b'/' | b'*', ..] => place(target),
+            _ => fields.keep(b"/"),
+        };
+        return Ok(RequestHead::new(method, version, fields, path, None));
+    };
+    if !is_host(authority) {
+        return Err(HeadFault::Malformed("the request target has no host name"));
+    }
     // RFC 9112 s3.2.2 lets the target win; two names in one request are an attack or a mistake all the same.
-    let target = request_line
-        .split(|b| *b == b' ')
-        .nth(1)
-        .unwrap_or_default();
-    match (authority_of_url(target), framing.host) {
-        (Some((_, authority)), _) if !is_host(authority) => {
-            Err(HeadFault::Malformed("the request target has no host name"))
-        }
-        (Some((_, authority)), Some(host)) if !is_same_host(authority, host) => Err(
-            HeadFault::Malformed("the request target names another host than Host"),
-        ),
-        (Some(_) | None, _) => Ok(()),
+    if let Some(host) = fields.get(Known::Host)
+        && !is_same_host(authority, host)
+    {
+        return Err(HeadFault::Malformed(
+            "the request target names another host than Host",
+        ));
     }
+    let path = match &target[scheme + authority.len()..] {
+        path @ [b'/', ..] => place(path),
+        path => fields.keep(&[b"/", path].concat()),
+    };
+    let authority = Some(place(authority));
+    Ok(RequestHead::new(method, version, fields, path, authority))
 }
 
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Version {
-    Http10,
-    Http11,
+/// The next line, without its end.
+fn take_line<'a>(rest: &mut &'a [u8]) -> Result<&'a [u8], HeadFault> {
+    let end = memchr(b'\n', rest).ok_or(HeadFault::Malformed("a line does not end"))?;
+    let (line, behind) = rest.split_at(end + 1);
+    *rest = behind;
+    Ok(line_of(line))
 }
 
 /// A line without its end: CRLF, or a bare LF, which RFC 9112 s2.2 lets a recipient take and old clients send. What is
 /// forwarded is written anew, so that the next parser has nothing to disagree about.
-fn line_of(line: &[u8]) -> Result<&[u8], HeadFault> {
-    let line = line
-        .strip_suffix(b"\n")
-        .ok_or(HeadFault::Malformed("a line does not end"))?;
-    let line = line.strip_suffix(b"\r").unwrap_or(line);
-    if line.contains(&b'\r') {
-        return Err(HeadFault::Malformed("a CR stands alone"));
-    }
-    Ok(line)
+fn line_of(line: &[u8]) -> &[u8] {
+    let line = line.strip_suffix(b"\n").unwrap_or(line);
+    line.strip_suffix(b"\r").unwrap_or(line)
 }
 
 /// `method SP request-target SP HTTP-version`, RFC 9112 s3, each once and with single spaces.
-fn check_request_line(line: &[u8], limits: HeadLimits) -> Result<Version, HeadFault> {
+fn request_line(line: &[u8], limits: HeadLimits) -> Result<(Method, &[u8], Version), HeadFault> {
     let mut parts = line.split(|b| *b == b' ');
     let (Some(method), Some(target), Some(version), None) =
         (parts.next(), parts.next(), parts.next(), parts.next())
@@ -265,12 +258,15 @@ fn check_request_line(line: &[u8], limits: HeadLimits) -> Result<Version, HeadFa
             "the request target has none of the forms that there are",
         ));
     }
-    match version {
-        b"HTTP/1.1" => Ok(Version::Http11),
-        b"HTTP/1.0" => Ok(Version::Http10),
-        _ if version.starts_with(b"HTTP/") => Err(HeadFault::Version),
-        _ => Err(HeadFault::Malformed("the request line has no HTTP version")),
-    }
+    let version = match version {
+        b"HTTP/1.1" => Version::HTTP_11,
+        b"HTTP/1.0" => Version::HTTP_10,
+        _ if version.starts_with(b"HTTP/") => return Err(HeadFault::Version),
+        _ => return Err(HeadFault::Malformed("the request line has no HTTP version")),
+    };
+    let method =
+        Method::from_bytes(method).map_err(|_| HeadFault::Malformed("the method is no token"))?;
+    Ok((method, target, version))
 }
 
 /// RFC 9112 s3.2: a path, `*` for OPTIONS, or a whole URL; what CONNECT names is refused later, whatever it is. Anything
@@ -291,18 +287,22 @@ fn split_field(line: &[u8]) -> Result<(&[u8], &[u8]), HeadFault> {
     if line.starts_with(b" ") || line.starts_with(b"\t") {
         return Err(HeadFault::Malformed("a header field is folded"));
     }
-    let colon = line
-        .iter()
-        .position(|b| *b == b':')
-        .ok_or(HeadFault::Malformed("a header field has no colon"))?;
-    let (name, value) = (&line[..colon], &line[colon + 1..]);
-    if name.is_empty() || !name.iter().all(|b| is_token_byte(*b)) {
+    let end = line.iter().position(|b| !is_token_byte(*b));
+    let (name, value) = match end {
+        Some(colon) if line[colon] == b':' => (&line[..colon], &line[colon + 1..]),
+        Some(_) if line.contains(&b':') => {
+            return Err(HeadFault::Malformed("a header field name is no token"));
+        }
+        Some(_) | None => return Err(HeadFault::Malformed("a header field has no colon")),
+    };
+    if name.is_empty() {
         return Err(HeadFault::Malformed("a header field name is no token"));
     }
-    if value
-        .iter()
-        .any(|b| (*b < 0x20 && *b != b'\t') || *b == 0x7f)
-    {
+    // All of them are looked at, whatever they are: many at a time, then.
+    let has_control = value.iter().fold(false, |has, b| {
+        has | ((*b < 0x20 && *b != b'\t') | (*b == 0x7f))
+    });
+    if has_control {
         return Err(HeadFault::Malformed(
             "a header field value has a control byte",
         ));
@@ -311,67 +311,64 @@ fn split_field(line: &[u8]) -> Result<(&[u8], &[u8]), HeadFault> {
 }
 
 /// The fields that decide where a message ends and whose it is.
-#[derive(Default)]
-struct Framing<'a> {
-    host: Option<&'a [u8]>,
-    content_length: Option<&'a [u8]>,
-    transfer_encoding: Option<&'a [u8]>,
-}
-
-impl<'a> Framing<'a> {
-    fn note(&mut self, name: &'a [u8], value: &'a [u8]) -> Result<(), HeadFault> {
-        let (place, doubled) = if name.eq_ignore_ascii_case(b"host") {
-            (&mut self.host, "Host is there twice")
-        } else if name.eq_ignore_ascii_case(b"content-length") {
-            (&mut self.content_length, "Content-Length is there twice")
-        } else if name.eq_ignore_ascii_case(b"transfer-encoding") {
-            (
-                &mut self.transfer_encoding,
-                "Transfer-Encoding is there twice",
-            )
-        } else {
-            return Ok(());
-        };
-        match place.replace(value) {
-            None => Ok(()),
-            Some(_) => Err(HeadFault::Malformed(doubled)),
+///
+/// RFC 9112 s3.2: "A server MUST respond with a 400 (Bad Request) status code to any HTTP/1.1 request message that lacks a
+/// Host header field". RFC 9112 s6.1 and s6.3 for the rest, where this is as strict as they allow.
+fn check_framing(fields: &Fields, version: Version) -> Result<(), HeadFault> {
+    let host = only(fields, Known::Host, "Host is there twice")?;
+    let length = only(
+        fields,
+        Known::ContentLength,
+        "Content-Length is there twice",
+    )?;
+    let coding = only(
+        fields,
+        Known::TransferEncoding,
+        "Transfer-Encoding is there twice",
+    )?;
+    match host {
+        None if version == Version::HTTP_11 => {
+            return Err(HeadFault::Malformed("Host is missing"));
+        }
+        Some(host) if !is_host(host) => {
+            return Err(HeadFault::Malformed("Host is not a host name"));
+        }
+        Some(_) | None => {}
+    }
+    if let Some(length) = length {
+        let is_number = !length.is_empty()
+            && length.len() <= CONTENT_LENGTH_DIGITS_MAX
+            && length.iter().all(u8::is_ascii_digit);
+        if !is_number {
+            return Err(HeadFault::Malformed("Content-Length is not one number"));
         }
     }
+    match coding {
+        None => Ok(()),
+        Some(_) if version == Version::HTTP_10 => Err(HeadFault::Malformed(
+            "Transfer-Encoding has no meaning in HTTP/1.0",
+        )),
+        Some(_) if length.is_some() => Err(HeadFault::Malformed(
+            "Content-Length and Transfer-Encoding are both there",
+        )),
+        Some(coding) if coding.eq_ignore_ascii_case(b"chunked") => Ok(()),
+        Some(coding) if ends_in_chunked(coding) => Err(HeadFault::TransferCoding),
+        Some(_) => Err(HeadFault::Malformed(
+            "Transfer-Encoding does not end in chunked",
+        )),
+    }
+}
 
-    /// RFC 9112 s3.2: "A server MUST respond with a 400 (Bad Request) status code to any HTTP/1.1 request message that
-    /// lacks a Host header field". RFC 9112 s6.1 and s6.3 for the rest, where this is as strict as they allow.
-    fn check(&self, version: Version) -> Result<(), HeadFault> {
-        match self.host {
-            None if version == Version::Http11 => {
-                return Err(HeadFault::Malformed("Host is missing"));
-            }
-            Some(host) if !is_host(host) => {
-                return Err(HeadFault::Malformed("Host is not a host name"));
-            }
-            Some(_) | None => {}
-        }
-        if let Some(length) = self.content_length {
-            let is_number = !length.is_empty()
-                && length.len() <= CONTENT_LENGTH_DIGITS_MAX
-                && length.iter().all(u8::is_ascii_digit);
-            if !is_number {
-                return Err(HeadFault::Malformed("Content-Length is not one number"));
-            }
-        }
-        match self.transfer_encoding {
-            None => Ok(()),
-            Some(_) if version == Version::Http10 => Err(HeadFault::Malformed(
-                "Transfer-Encoding has no meaning in HTTP/1.0",
-            )),
-            Some(_) if self.content_length.is_some() => Err(HeadFault::Malformed(
-                "Content-Length and Transfer-Encoding are both there",
-            )),
-            Some(coding) if coding.eq_ignore_ascii_case(b"chunked") => Ok(()),
-            Some(coding) if ends_in_chunked(coding) => Err(HeadFault::TransferCoding),
-            Some(_) => Err(HeadFault::Malformed(
-                "Transfer-Encoding does not end in chunked",
-            )),
-        }
+fn only<'a>(
+    fields: &'a Fields,
+    known: Known,
+    doubled: &'static str,
+) -> Result<Option<&'a [u8]>, HeadFault> {
+    let mut values = fields.all(known);
+    let first = values.next();
+    match values.next() {
+        None => Ok(first),
+        Some(_) => Err(HeadFault::Malformed(doubled)),
     }
 }
 
@@ -426,7 +423,7 @@ pub fn is_host(host: &[u8]) -> bool {
 
 /// `tchar`, RFC 9110 s5.6.2.
 fn is_token_byte(byte: u8) -> bool {
-    byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte)
+    TOKEN_BYTES[usize::from(byte)]
 }
 
 /// What may stand in a request target. Wider than RFC 3986 (browsers send `|` and `^` as they are), but no space, no
@@ -435,6 +432,19 @@ pub fn is_target_byte(byte: u8) -> bool {
     (0x21..0x7f).contains(&byte) && !matches!(byte, b'"' | b'<' | b'>' | b'#' | b'\\')
 }
 
+const TOKEN_BYTES: [bool; 256] = {
+    let mut table = [false; 256];
+    let mut byte = 0;
+    while byte < 256 {
+        table[byte] = matches!(
+            byte as u8,
+            b'0'..=b'9' | b'A'..=b'Z' | b'a'..=b'z' | b'!' | b'#' | b'$' | b'%' | b'&' | b'\'' | b'*' | b'+' | b'-' | b'.'
+                | b'^' | b'_' | b'`' | b'|' | b'~'
+        );
+        byte += 1;
+    }
+    table
+};
 /// Method, version and spaces of a request line beside its target.
 const REQUEST_LINE_EXTRA: usize = 64;
 /// 10^18 - 1 bytes fit into 63 bits; a longer number is an attack or a mistake.

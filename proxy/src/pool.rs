@@ -22,12 +22,14 @@ struct Idle {
 }
 
 impl Pool {
-    /// A connection to `address` that is younger than `idle_max` and still open, if there is one.
+    /// A connection to `address` that is younger than `idle_max` and still open, if there is one. The kernel `is_asked` whether
+    /// it is, where a request could not be sent again.
     pub fn take(
         &self,
         address: SocketAddr,
         idle_max: Duration,
         now: Instant,
+        is_asked: bool,
     ) -> Option<UpstreamIo> {
         let mut idle = self.lock();
         let connections = idle.get_mut(&address)?;
@@ -37,7 +39,7 @@ impl Pool {
                 connections.clear();
                 return None;
             }
-            if io.is_alive() {
+            if io.is_alive(is_asked) {
                 return Some(io);
             }
         }
@@ -49,6 +51,7 @@ impl Pool {
         let mut idle = self.lock();
         let connections = idle.entry(io.address()).or_default();
         if connections.len() < idle_connections_max {
+            io.rest();
             connections.push(Idle { io, since: now });
         }
     }
@@ -100,12 +103,15 @@ mod tests {
         let (first, _keep) = connection(&listener).await;
         let address = first.address();
         pool.keep(first, 8, start);
-        assert!(pool.take(address, IDLE_MAX, start + IDLE_MAX).is_none());
+        assert!(
+            pool.take(address, IDLE_MAX, start + IDLE_MAX, true)
+                .is_none()
+        );
         assert!(pool.is_empty());
 
         let (second, their_end) = connection(&listener).await;
         pool.keep(second, 8, start);
-        assert!(pool.take(address, IDLE_MAX, start).is_some());
+        assert!(pool.take(address, IDLE_MAX, start, true).is_some());
         drop(their_end);
     }
 
@@ -118,7 +124,7 @@ mod tests {
         let address = io.address();
         drop(their_end);
         pool.keep(io, 8, now);
-        assert!(pool.take(address, IDLE_MAX, now).is_none());
+        assert!(pool.take(address, IDLE_MAX, now, true).is_none());
     }
 
     #[tokio::test]

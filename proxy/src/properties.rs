@@ -7,19 +7,22 @@
 
 use std::net::IpAddr;
 
+use bytes::BytesMut;
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use http::{Method, StatusCode, Version};
 use mana_control::table::ResponseFields;
-use pingora::http::{RequestHeader, ResponseHeader};
 
+use crate::body::{BodyFault, BodyReader, Taken};
 use crate::client_address::{AddressHeader, Client, ClientRules, Peer, field_value};
 use crate::compress_decision::Plan;
 use crate::config::Compression;
 use crate::edge::Scheme;
+use crate::fields::{Fields, Span};
 use crate::headers::{
-    About, Framing, ResponseRules, request_for_upstream, response_for_client, response_framing,
+    About, Framing, ResponseRules, response_framing, response_map, write_request, write_response,
 };
-use crate::trailers::TrailerTap;
+use crate::request_head::RequestHead;
+use crate::response_head::{BodyLength, ResponseHead};
 use crate::websocket::FrameTracker;
 
 #[cfg(test)]
@@ -32,7 +35,7 @@ pub fn what_goes_to_the_upstream_can_be_read_in_one_way(
     framing: Framing,
     is_upgrade: bool,
 ) {
-    let kept: Vec<_> = fields.get_all("x-kept").iter().cloned().collect();
+    let kept = all(&fields, "x-kept");
     let is_hop = is_nominated(&fields, b"x-kept");
     let request = request(fields, version);
     let client = Client {
@@ -44,11 +47,12 @@ pub fn what_goes_to_the_upstream_can_be_read_in_one_way(
     };
     let about = About {
         client: &client,
-        authority: &HeaderValue::from_static("mana.so"),
+        authority: b"mana.so",
         request_id: &HeaderValue::from_static("abc"),
     };
-    let head = request_for_upstream(&request, framing, is_upgrade, about);
-    let out = &head.headers;
+    let mut bytes = Vec::new();
+    write_request(&mut bytes, &request, framing, is_upgrade, about);
+    let out = &fields_of_whole(&bytes);
     assert_eq!(all(out, "host"), ["mana.so"]);
     assert!(count(out, &header::CONTENT_LENGTH) + count(out, &header::TRANSFER_ENCODING) <= 1);
     assert_eq!(
@@ -77,28 +81,38 @@ pub fn what_goes_to_the_upstream_can_be_read_in_one_way(
 
 /// A response with these fields can be read in one way by the client that `asked`.
 pub fn what_goes_to_the_client_can_be_read_in_one_way(
-    mut fields: HeaderMap,
+    fields: HeaderMap,
     asked: HeaderMap,
     version: Version,
     status: StatusCode,
 ) {
-    // The session has refused a response whose length is no number, or is there twice.
-    fields.remove(header::CONTENT_LENGTH);
-    fields.remove(header::TRANSFER_ENCODING);
-    let cookies: Vec<_> = fields.get_all(header::SET_COOKIE).iter().cloned().collect();
+    let cookies = all(&fields, "set-cookie");
     let is_hop = is_nominated(&fields, b"set-cookie");
     let request = request(asked, version);
-    let response = response(fields, status);
+    // A response whose end is unclear is refused.
+    let Some(response) = response(fields, status) else {
+        return;
+    };
     let framing = response_framing(&response, &Method::GET, version);
-    let id = HeaderValue::from_static("abc");
     let rules = ResponseRules {
         strict_transport_security: None,
         fields: &ResponseFields::default(),
+        request_id: &HeaderValue::from_static("abc"),
+        date: b"now",
     };
-    let mut out = response_for_client(&response, framing, rules, &id);
     let plan = Plan::of(&Compression::default(), &request, &response);
-    plan.mark(&mut out);
-    let out = &out.headers;
+    let framing = match plan {
+        Plan::Encode(_) if framing != Framing::Empty => Framing::Chunked,
+        _ => framing,
+    };
+    let mut bytes = Vec::new();
+    write_response(&mut bytes, &response, framing, plan, rules, Some("close"));
+    let out = &fields_of_whole(&bytes);
+    let framing_h2 = response_framing(&response, &Method::GET, Version::HTTP_2);
+    let over_h2 = response_map(&response, framing_h2, plan, rules);
+    assert!(!over_h2.contains_key(header::TRANSFER_ENCODING));
+    assert!(!over_h2.contains_key(header::CONNECTION));
+    assert!(count(out, &header::CONTENT_LENGTH) + count(out, &header::TRANSFER_ENCODING) <= 1);
     for name in ["keep-alive", "te", "trailer", "upgrade", "proxy-connection"] {
         assert!(!out.contains_key(name), "{name} passed");
     }
@@ -118,7 +132,7 @@ pub fn what_goes_to_the_client_can_be_read_in_one_way(
 }
 
 /// Who a client is said to be is an address of the chain, the peer's own unless it is believed.
-pub fn a_client_is_its_peer_or_whom_a_trusted_one_names(fields: &HeaderMap, is_trusted: bool) {
+pub fn a_client_is_its_peer_or_whom_a_trusted_one_names(fields: &Fields, is_trusted: bool) {
     let peer = IpAddr::from([10, 0, 0, 1]);
     let rules = ClientRules {
         trusted: match is_trusted {
@@ -146,15 +160,38 @@ pub fn a_client_is_its_peer_or_whom_a_trusted_one_names(fields: &HeaderMap, is_t
     }
 }
 
-/// A response's trailers are found alike, whole or in pieces of `size`.
-pub fn it_does_not_matter_how_the_bytes_of_a_response_are_cut(bytes: &[u8], size: usize) {
-    let mut whole = TrailerTap::default();
-    whole.pass(bytes);
-    let mut cut = TrailerTap::default();
-    for piece in bytes.chunks(size) {
-        cut.pass(piece);
+/// A body and its trailers are read alike, whole or in pieces of `size`.
+pub fn it_does_not_matter_how_the_bytes_of_a_body_are_cut(bytes: &[u8], size: usize) {
+    for length in [
+        BodyLength::Chunked,
+        BodyLength::Known(5),
+        BodyLength::UntilClose,
+    ] {
+        let whole = read_body(length, bytes, bytes.len().max(1));
+        assert_eq!(read_body(length, bytes, size), whole);
     }
-    assert_eq!(whole.take(), cut.take());
+}
+
+type Body = (Vec<u8>, Option<HeaderMap>, Vec<u8>);
+
+/// A body, its trailers, and what is left behind it; the bytes come in pieces of `size`.
+pub(crate) fn read_body(length: BodyLength, bytes: &[u8], size: usize) -> Result<Body, BodyFault> {
+    let mut reader = BodyReader::new(length);
+    let (mut read, mut body) = (BytesMut::new(), Vec::new());
+    let mut pieces = bytes.chunks(size);
+    loop {
+        match reader.take(&mut read)? {
+            Taken::Data(piece) => body.extend_from_slice(&piece),
+            Taken::More => match pieces.next() {
+                Some(piece) => read.extend_from_slice(piece),
+                None => reader.close()?,
+            },
+            Taken::End => {
+                pieces.for_each(|piece| read.extend_from_slice(piece));
+                return Ok((body, reader.take_trailers(), read.to_vec()));
+            }
+        }
+    }
 }
 
 /// Nor those of a websocket.
@@ -169,23 +206,47 @@ pub fn it_does_not_matter_how_the_frames_of_a_websocket_are_cut(bytes: &[u8], si
     assert_eq!(whole.has_closed(), cut.has_closed());
 }
 
-fn request(fields: HeaderMap, version: Version) -> RequestHeader {
-    let (mut parts, ()) = http::Request::new(()).into_parts();
-    parts.method = Method::POST;
-    parts.version = version;
-    parts.headers = fields;
-    RequestHeader::from(parts)
+fn request(map: HeaderMap, version: Version) -> RequestHead {
+    let mut fields = Fields::from(&map);
+    let path: Span = fields.keep(b"/");
+    RequestHead::new(Method::POST, version, fields, path, None)
 }
 
-fn response(fields: HeaderMap, status: StatusCode) -> ResponseHeader {
-    let (mut parts, ()) = http::Response::new(()).into_parts();
-    parts.status = status;
-    parts.headers = fields;
-    ResponseHeader::from(parts)
+/// As it is read from an upstream.
+fn response(map: HeaderMap, status: StatusCode) -> Option<ResponseHead> {
+    let mut bytes = format!("HTTP/1.1 {} \r\n", status.as_u16()).into_bytes();
+    for (name, value) in &map {
+        crate::headers::write_field(&mut bytes, name.as_str().as_bytes(), value.as_bytes());
+    }
+    bytes.extend_from_slice(b"\r\n");
+    ResponseHead::read(&bytes).ok()?.map(|(head, _)| head)
 }
 
+/// What another parser reads behind the first line; it has to take all of the bytes for one head.
+fn fields_of_whole(head: &[u8]) -> HeaderMap {
+    let line = head
+        .iter()
+        .position(|byte| *byte == b'\n')
+        .expect("a first line");
+    let mut room = [httparse::EMPTY_HEADER; 256];
+    let parsed = httparse::parse_headers(&head[line + 1..], &mut room);
+    let Ok(httparse::Status::Complete((end, fields))) = parsed else {
+        panic!("{parsed:?}: {}", head.escape_ascii());
+    };
+    assert_eq!(line + 1 + end, head.len());
+    let mut map = HeaderMap::new();
+    for field in fields {
+        let name = HeaderName::from_bytes(field.name.as_bytes()).expect("a name");
+        map.append(name, HeaderValue::from_bytes(field.value).expect("a value"));
+    }
+    map
+}
+
+/// The values of a name; white space around them is no part of them.
 fn all(fields: &HeaderMap, name: &str) -> Vec<HeaderValue> {
-    fields.get_all(name).iter().cloned().collect()
+    let trimmed = |value: &HeaderValue| HeaderValue::from_bytes(value.as_bytes().trim_ascii());
+    let values = fields.get_all(name).iter().map(trimmed);
+    values.collect::<Result<_, _>>().expect("values")
 }
 
 fn count(fields: &HeaderMap, name: &HeaderName) -> usize {

@@ -4,12 +4,13 @@
 //! `exchange.rs`.
 
 use bytes::Bytes;
-use pingora::Error as PingoraError;
-use pingora::protocols::http::ServerSession;
-use pingora::protocols::http::v1::client::HttpSession as UpstreamSession;
 
 use crate::client_io::ClientIo;
+use crate::client_session::ClientSession;
+use crate::fault::Fault;
+use crate::response_head::ResponseHead;
 use crate::upstream_io::UpstreamIo;
+use crate::upstream_session::{UpstreamError, UpstreamSession};
 
 /// What a read of the upstream goes before.
 #[derive(Clone, Copy)]
@@ -23,15 +24,15 @@ pub(crate) enum Event {
     HeldBack,
     Flushed,
     Room,
-    Upstream(Result<FromUpstream, Box<PingoraError>>),
-    Body(Result<Option<Bytes>, Box<PingoraError>>),
+    Upstream(Result<FromUpstream, UpstreamError>),
+    Body(Result<Option<Bytes>, Fault>),
     ClientHalfClosed,
     ClientGone,
     Due,
 }
 
 pub(crate) enum FromUpstream {
-    Head,
+    Head(ResponseHead),
     Chunk(Bytes),
     End,
 }
@@ -66,19 +67,18 @@ pub(crate) async fn read_upstream_or_flush(
 pub(crate) async fn read_upstream(
     upstream: &mut UpstreamSession,
     head_received: bool,
-) -> Result<FromUpstream, Box<PingoraError>> {
+) -> Result<FromUpstream, UpstreamError> {
     if !head_received {
-        upstream.read_response().await?;
-        return Ok(FromUpstream::Head);
+        return upstream.read_head().await.map(FromUpstream::Head);
     }
-    match upstream.read_body_bytes().await? {
+    match upstream.read_body().await? {
         Some(chunk) => Ok(FromUpstream::Chunk(chunk)),
         None => Ok(FromUpstream::End),
     }
 }
 
 pub(crate) async fn read_client(
-    client: &mut ServerSession,
+    client: &mut ClientSession,
     client_io: &ClientIo,
     upstream_io: &UpstreamIo,
     wanted: Wanted,
@@ -88,12 +88,12 @@ pub(crate) async fn read_client(
             upstream_io.room().await;
             Event::Room
         }
-        Wanted::Body => Event::Body(client.read_request_body().await),
+        Wanted::Body => Event::Body(client.read_body().await),
         Wanted::Nothing => std::future::pending().await,
-        Wanted::Watch if client.is_http2() => match client.read_body_or_idle(true).await {
-            // The stream was reset, or the connection is gone.
-            Ok(_) | Err(_) => Event::ClientGone,
-        },
+        Wanted::Watch if client.is_h2() => {
+            client.reset().await;
+            Event::ClientGone
+        }
         Wanted::Watch => {
             client_io.gone().await;
             Event::ClientHalfClosed

@@ -24,11 +24,17 @@ pub struct Connected {
     pub is_reused: bool,
 }
 
-/// A pooled connection to one of the upstream's addresses, if there is one.
-pub fn reuse(pool: &Pool, upstream: &Upstream, idle_max: Duration) -> Option<Connected> {
+/// A pooled connection to one of the upstream's addresses, if there is one: see [`Pool::take`] for `is_asked`.
+pub fn reuse(
+    pool: &Pool,
+    upstream: &Upstream,
+    idle_max: Duration,
+    is_asked: bool,
+) -> Option<Connected> {
     let now = Instant::now();
     upstream.addresses.load().iter().find_map(|address| {
-        pool.take(*address, idle_max, now).map(|io| Connected {
+        let taken = pool.take(*address, idle_max, now, is_asked);
+        taken.map(|io| Connected {
             io,
             is_reused: true,
         })

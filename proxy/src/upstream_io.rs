@@ -8,20 +8,13 @@ use std::fmt;
 use std::future::Future;
 use std::io;
 use std::net::SocketAddr;
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::task::{Context, Poll};
 
 use bytes::{Buf, BytesMut};
-use pingora::protocols::raw_connect::ProxyDigest;
-use pingora::protocols::{
-    GetProxyDigest, GetSocketDigest, GetTimingDigest, Peek, Shutdown, SocketDigest, Ssl,
-    TimingDigest, UniqueID,
-};
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, Interest, ReadBuf};
 use tokio::net::TcpStream;
-
-use crate::trailers::TrailerTap;
 
 /// A handle to one upstream connection; its clones share it.
 #[derive(Clone)]
@@ -36,6 +29,8 @@ struct Shared {
 
 struct Inner {
     tcp: TcpStream,
+    /// Bytes read and not taken.
+    read: BytesMut,
     /// Accepted and not taken by the kernel: `pending < PENDING_BYTES_MAX + one chunk`.
     pending: BytesMut,
     /// Bytes that the kernel took since the connection was handed out.
@@ -46,18 +41,6 @@ struct Inner {
     write_failed: bool,
     /// Close the sending side once `pending` is empty.
     close_when_empty: bool,
-    /// A response head is handed out alone, so that a tunnel's first bytes stay here.
-    head_alone: Option<HeadAlone>,
-    /// Reads along for the trailers.
-    tap: Option<TrailerTap>,
-}
-
-/// Where the reading of a head that is handed out alone stands.
-#[derive(Default)]
-struct HeadAlone {
-    read: BytesMut,
-    /// Bytes of `read` that may be handed out: up to the end of the head.
-    readable: usize,
 }
 
 impl UpstreamIo {
@@ -65,13 +48,12 @@ impl UpstreamIo {
     pub fn new(tcp: TcpStream, address: SocketAddr) -> UpstreamIo {
         let inner = Inner {
             tcp,
+            read: BytesMut::new(),
             pending: BytesMut::new(),
             sent: 0,
             received: 0,
             write_failed: false,
             close_when_empty: false,
-            head_alone: None,
-            tap: None,
         };
         UpstreamIo {
             shared: Arc::new(Shared {
@@ -91,8 +73,52 @@ impl UpstreamIo {
         let inner = &mut *self.lock();
         inner.sent = 0;
         inner.received = 0;
-        inner.tap = None;
-        inner.head_alone = None;
+    }
+
+    /// Calls `look` with the bytes read ahead, of which it may take some away.
+    pub fn with_read<T>(&self, look: impl FnOnce(&mut BytesMut) -> T) -> T {
+        look(&mut self.lock().read)
+    }
+
+    /// Reads more bytes ahead, up to `room` at once; `Ok(0)` when the upstream has sent its last byte. What waits to be sent
+    /// goes out meanwhile.
+    ///
+    /// # Cancel safety
+    /// No byte is lost when the future is dropped.
+    pub async fn read_ahead(&self, room: usize) -> io::Result<usize> {
+        std::future::poll_fn(|cx| {
+            let inner = &mut *self.lock();
+            inner.send_pending(cx);
+            inner.read.reserve(room);
+            let read = pin!(inner.tcp.read_buf(&mut inner.read)).poll(cx);
+            match read {
+                Poll::Ready(Ok(count)) => inner.received += count as u64,
+                Poll::Ready(Err(_)) => {}
+                // Whoever waits for the next event of a stream holds no large buffer.
+                Poll::Pending => inner.give_back_read_buffer(),
+            }
+            read
+        })
+        .await
+    }
+
+    /// Accepts bytes. What the kernel does not take now goes out with a later read.
+    pub fn send(&self, bytes: &[u8]) {
+        let inner = &mut *self.lock();
+        let mut rest = bytes;
+        while inner.pending.is_empty() && !rest.is_empty() && !inner.write_failed {
+            match inner.tcp.try_write(rest) {
+                Ok(count) if count > 0 => {
+                    inner.sent += count as u64;
+                    rest = &rest[count..];
+                }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
+                Ok(_) | Err(_) => inner.write_failed = true,
+            }
+        }
+        if !inner.write_failed {
+            inner.pending.extend_from_slice(rest);
+        }
     }
 
     /// Whether a further chunk should be written now.
@@ -132,47 +158,34 @@ impl UpstreamIo {
         self.lock().write_failed
     }
 
-    /// Whether everything that was accepted left, so that the connection can serve another request.
+    /// Whether everything that was accepted left and nothing is left over of what came, so that the connection can serve
+    /// another request.
     pub fn is_clean(&self) -> bool {
         let inner = self.lock();
-        let has_leftover = inner
-            .head_alone
-            .as_ref()
-            .is_some_and(|head| !head.read.is_empty());
-        inner.pending.is_empty() && !inner.write_failed && !has_leftover
+        inner.pending.is_empty() && !inner.write_failed && inner.read.is_empty()
     }
 
-    /// Whether a pooled connection can still be used: open, and silent. One system call.
-    pub fn is_alive(&self) -> bool {
+    /// Makes ready for the pool: a connection at rest holds no large buffer.
+    pub fn rest(&self) {
+        self.lock().give_back_read_buffer();
+    }
+
+    /// Whether a pooled connection can still be used: open, and silent. `is_asked` is one system call, and knows all that the
+    /// kernel does; without it, what the kernel has told already has to do.
+    pub fn is_alive(&self, is_asked: bool) -> bool {
         let inner = self.lock();
-        let mut byte = [std::mem::MaybeUninit::uninit(); 1];
-        match socket2::SockRef::from(&inner.tcp).peek(&mut byte) {
+        let peek = || {
+            let mut byte = [std::mem::MaybeUninit::uninit(); 1];
+            socket2::SockRef::from(&inner.tcp).peek(&mut byte)
+        };
+        let peeked = match is_asked {
+            true => peek(),
+            false => inner.tcp.try_io(Interest::READABLE, peek),
+        };
+        match peeked {
             Err(error) => error.kind() == io::ErrorKind::WouldBlock,
             // Closed, or it speaks without having been asked.
             Ok(_) => false,
-        }
-    }
-
-    /// Keeps the trailers of the response that comes now.
-    pub fn keep_trailers(&self) {
-        self.lock().tap = Some(TrailerTap::default());
-    }
-
-    /// The trailers of a response that is complete.
-    pub fn take_trailers(&self) -> Option<http::HeaderMap> {
-        self.lock().tap.as_mut()?.take()
-    }
-
-    /// From here on a response head is handed out alone, until [`UpstreamIo::hand_out_all`].
-    pub fn hand_out_head_alone(&self) {
-        self.lock().head_alone = Some(HeadAlone::default());
-    }
-
-    /// Hands out everything again, what was read behind the head first.
-    pub fn hand_out_all(&self) {
-        let inner = &mut *self.lock();
-        if let Some(head) = &mut inner.head_alone {
-            head.readable = usize::MAX;
         }
     }
 
@@ -188,6 +201,12 @@ impl UpstreamIo {
 // === impl Inner ===
 
 impl Inner {
+    fn give_back_read_buffer(&mut self) {
+        if self.read.is_empty() && self.read.capacity() > READ_KEEP_BYTES {
+            self.read = BytesMut::new();
+        }
+    }
+
     /// Sends what the kernel takes. `Pending` only registers the waker; the caller does not have to wait.
     fn send_pending(&mut self, cx: &mut Context<'_>) {
         while !self.pending.is_empty() && !self.write_failed {
@@ -214,15 +233,15 @@ impl Inner {
 
     fn poll_read(&mut self, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         self.send_pending(cx);
-        let before = buf.filled().len();
-        let polled = match &mut self.head_alone {
-            None => Pin::new(&mut self.tcp).poll_read(cx, buf),
-            Some(head) => head.poll_read(&mut self.tcp, cx, buf),
-        };
-        self.received += (buf.filled().len() - before) as u64;
-        if let Some(tap) = &mut self.tap {
-            tap.pass(&buf.filled()[before..]);
+        if !self.read.is_empty() {
+            let count = self.read.len().min(buf.remaining());
+            buf.put_slice(&self.read[..count]);
+            self.read.advance(count);
+            return Poll::Ready(Ok(()));
         }
+        let before = buf.filled().len();
+        let polled = Pin::new(&mut self.tcp).poll_read(cx, buf);
+        self.received += (buf.filled().len() - before) as u64;
         polled
     }
 
@@ -250,59 +269,7 @@ impl Inner {
     }
 }
 
-// === impl HeadAlone ===
-
-impl HeadAlone {
-    fn poll_read(
-        &mut self,
-        tcp: &mut TcpStream,
-        cx: &mut Context<'_>,
-        buf: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        loop {
-            let count = self.read.len().min(self.readable).min(buf.remaining());
-            if count > 0 {
-                buf.put_slice(&self.read[..count]);
-                self.read.advance(count);
-                if self.readable != usize::MAX {
-                    self.readable -= count;
-                }
-                return Poll::Ready(Ok(()));
-            }
-            if self.readable == usize::MAX {
-                return Pin::new(tcp).poll_read(cx, buf);
-            }
-            if let Some(end) = head_end(&self.read) {
-                self.readable = end;
-                continue;
-            }
-            if self.read.len() > HEAD_ALONE_BYTES_MAX {
-                // Not a head, or a very large one: the session's own limit deals with it.
-                self.readable = usize::MAX;
-                continue;
-            }
-            let mut chunk = [0_u8; 4096];
-            let mut into = ReadBuf::new(&mut chunk);
-            std::task::ready!(Pin::new(&mut *tcp).poll_read(cx, &mut into))?;
-            if into.filled().is_empty() {
-                return Poll::Ready(Ok(()));
-            }
-            self.read.extend_from_slice(into.filled());
-        }
-    }
-}
-
-/// The index behind the first empty line; lines may end with a bare LF (RFC 9112 s2.2).
-fn head_end(bytes: &[u8]) -> Option<usize> {
-    let ends = (0..bytes.len()).filter(|at| bytes[*at] == b'\n');
-    ends.map(|at| at + 1).find_map(|next| match &bytes[next..] {
-        [b'\n', ..] => Some(next + 1),
-        [b'\r', b'\n', ..] => Some(next + 2),
-        _ => None,
-    })
-}
-
-// === impl pingora's IO for UpstreamIo ===
+// === as a tunnel's end ===
 
 impl AsyncRead for UpstreamIo {
     fn poll_read(
@@ -339,48 +306,6 @@ impl AsyncWrite for UpstreamIo {
     }
 }
 
-impl Shutdown for UpstreamIo {
-    fn shutdown<'life0, 'async_trait>(
-        &'life0 mut self,
-    ) -> Pin<Box<dyn Future<Output = ()> + Send + 'async_trait>>
-    where
-        'life0: 'async_trait,
-        Self: 'async_trait,
-    {
-        // The socket closes with its last handle.
-        Box::pin(std::future::ready(()))
-    }
-}
-
-impl UniqueID for UpstreamIo {
-    fn id(&self) -> i32 {
-        use std::os::fd::AsRawFd;
-        self.lock().tcp.as_raw_fd()
-    }
-}
-
-impl Ssl for UpstreamIo {}
-
-impl Peek for UpstreamIo {}
-
-impl GetTimingDigest for UpstreamIo {
-    fn get_timing_digest(&self) -> Vec<Option<TimingDigest>> {
-        Vec::new()
-    }
-}
-
-impl GetProxyDigest for UpstreamIo {
-    fn get_proxy_digest(&self) -> Option<Arc<ProxyDigest>> {
-        None
-    }
-}
-
-impl GetSocketDigest for UpstreamIo {
-    fn get_socket_digest(&self) -> Option<Arc<SocketDigest>> {
-        None
-    }
-}
-
 impl fmt::Debug for UpstreamIo {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("UpstreamIo")
@@ -391,8 +316,8 @@ impl fmt::Debug for UpstreamIo {
 
 /// Request bytes that may wait for the upstream to read: enough to keep it busy, little enough for 10 000 uploads.
 const PENDING_BYTES_MAX: usize = 64 * 1024;
-/// A response head larger than this is no answer to an upgrade.
-const HEAD_ALONE_BYTES_MAX: usize = 64 * 1024;
+/// A read buffer above this is given back when the connection goes to rest.
+const READ_KEEP_BYTES: usize = 4 * 1024;
 
 #[cfg(test)]
 #[path = "upstream_io_tests.rs"]

@@ -14,24 +14,42 @@ async fn pair() -> (UpstreamIo, TcpStream) {
     (io, accepted.expect("accept").0)
 }
 
-/// Whether the connection is clean once a refused upgrade was answered with this.
-async fn is_clean_after(answer: &str) -> bool {
-    const HEAD: &str = "HTTP/1.1 404 Not Found\r\ncontent-length: 0\r\n\r\n";
-    let (mut io, mut upstream) = pair().await;
+/// Whether the connection is clean once this was read from it, and `taken` bytes of that were taken.
+async fn is_clean_after(answer: &str, taken: usize) -> bool {
+    let (io, mut upstream) = pair().await;
     io.begin_request();
-    io.hand_out_head_alone();
-    upstream
-        .write_all(format!("{HEAD}{answer}").as_bytes())
-        .await
-        .expect("write");
-    let mut head = vec![0; 1024];
-    let count = io.read(&mut head).await.expect("read");
-    assert_eq!(&head[..count], HEAD.as_bytes());
+    upstream.write_all(answer.as_bytes()).await.expect("write");
+    while io.received() < answer.len() as u64 {
+        io.read_ahead(16).await.expect("read");
+    }
+    io.with_read(|bytes| bytes.advance(taken));
     io.is_clean()
 }
 
 #[tokio::test]
-async fn bytes_behind_a_refused_upgrade_make_the_connection_unfit_for_another_request() {
-    assert!(is_clean_after("").await);
-    assert!(!is_clean_after("HTTP/1.1 200 OK\r\n").await);
+async fn bytes_behind_an_answer_make_the_connection_unfit_for_another_request() {
+    const HEAD: &str = "HTTP/1.1 404 Not Found\r\ncontent-length: 0\r\n\r\n";
+    assert!(is_clean_after(HEAD, HEAD.len()).await);
+    assert!(!is_clean_after(&format!("{HEAD}HTTP/1.1 200 OK\r\n"), HEAD.len()).await);
+}
+
+#[tokio::test]
+async fn what_the_kernel_does_not_take_goes_out_with_later_reads() {
+    let (io, mut upstream) = pair().await;
+    let piece = vec![b'a'; PENDING_BYTES_MAX];
+    let mut sent = 0;
+    while io.has_room() {
+        io.send(&piece);
+        sent += piece.len();
+    }
+    let receive = async {
+        let mut received = vec![0; sent];
+        upstream.read_exact(&mut received).await.expect("read");
+        upstream.write_all(b"done").await.expect("write");
+        received
+    };
+    let (read, received) = tokio::join!(io.read_ahead(16), receive);
+    assert_eq!(read.expect("read"), 4);
+    assert!(received.iter().all(|byte| *byte == b'a') && !io.is_clean());
+    assert_eq!(io.sent(), sent as u64);
 }

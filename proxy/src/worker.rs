@@ -27,6 +27,7 @@ use crate::listen::Begins;
 use crate::metrics::{KnownCounters, Metrics};
 use crate::per_address::{ConnectionCounts, Counted, RequestRates};
 use crate::pool::Pool;
+use crate::request_head::RequestHead;
 use crate::tls::Keyring;
 use crate::watchdog::Pulse;
 
@@ -224,11 +225,11 @@ impl Worker {
         self.shared.phase()
     }
 
-    /// Counts and logs a request that is over.
-    pub fn finished(&self, record: Record) {
+    /// Counts and logs a request that is over. `head` is what it said, if it became one.
+    pub fn finished(&self, record: &Record, head: Option<&RequestHead>) {
         record.count_on_upstream();
-        self.shared.metrics.finished(&record, &self.known_counters);
-        self.shared.access.write(&record);
+        self.shared.metrics.finished(record, &self.known_counters);
+        self.shared.access.write(record, head);
     }
 }
 

@@ -3,24 +3,33 @@
 use super::*;
 use crate::edge::Scheme;
 
-fn request(version: Version, fields: &[(&str, &str)]) -> RequestHeader {
-    let (mut parts, ()) = http::Request::new(()).into_parts();
-    parts.version = version;
-    parts.uri = "/a?b".parse().expect("a target");
-    for (name, value) in fields {
-        parts.headers.append(
-            HeaderName::from_bytes(name.as_bytes()).expect("a name"),
-            HeaderValue::from_str(value).expect("a value"),
-        );
+fn fields(of: &[(&str, &str)]) -> Fields {
+    let mut fields = Fields::default();
+    for (name, value) in of {
+        fields.push(name.as_bytes(), value.as_bytes());
     }
-    RequestHeader::from(parts)
+    fields
 }
 
-fn rewritten(request: &RequestHeader) -> Vec<String> {
+fn request(version: Version, of: &[(&str, &str)]) -> RequestHead {
+    let mut fields = fields(of);
+    let path = fields.keep(b"/a?b");
+    RequestHead::new(Method::GET, version, fields, path, None)
+}
+
+fn rewritten(request: &RequestHead) -> Vec<String> {
     rewritten_for(request, Peer::Stranger)
 }
 
-fn rewritten_for(request: &RequestHeader, peer: Peer) -> Vec<String> {
+fn rewritten_for(request: &RequestHead, peer: Peer) -> Vec<String> {
+    let (line, fields) = lines(&written(request, Framing::Empty, peer));
+    assert_eq!(line, "GET /a?b HTTP/1.1");
+    let mut fields: Vec<String> = fields.iter().map(|field| field.to_lowercase()).collect();
+    fields.sort();
+    fields
+}
+
+fn written(request: &RequestHead, framing: Framing, peer: Peer) -> Vec<u8> {
     let client = Client {
         ip: [192, 0, 2, 1].into(),
         text: HeaderValue::from_static("192.0.2.1"),
@@ -30,17 +39,20 @@ fn rewritten_for(request: &RequestHeader, peer: Peer) -> Vec<String> {
     };
     let about = About {
         client: &client,
-        authority: &HeaderValue::from_static("mana.so"),
+        authority: b"mana.so",
         request_id: &HeaderValue::from_static("abc"),
     };
-    let head = request_for_upstream(request, Framing::Empty, false, about);
-    let mut fields: Vec<String> = head
-        .headers
-        .iter()
-        .map(|(name, value)| format!("{name}: {}", value.to_str().expect("text")))
-        .collect();
-    fields.sort();
-    fields
+    let mut bytes = Vec::new();
+    write_request(&mut bytes, request, framing, false, about);
+    bytes
+}
+
+/// The first line, and the others, of a head that ends where it should.
+fn lines(head: &[u8]) -> (String, Vec<String>) {
+    let text = String::from_utf8(head.to_vec()).expect("text");
+    let text = text.strip_suffix("\r\n\r\n").expect("a head");
+    let mut lines = text.split("\r\n").map(str::to_owned);
+    (lines.next().expect("a first line"), lines.collect())
 }
 
 const SET: [&str; 6] = [
@@ -130,99 +142,193 @@ fn cookie_crumbs_are_joined() {
 }
 
 #[test]
-fn a_response_is_framed_for_its_client() {
-    let mut response = ResponseHeader::build_no_case(200, None).expect("a response");
-    let get = &Method::GET;
-    assert_eq!(
-        response_framing(&response, get, Version::HTTP_11),
-        Framing::Chunked
+fn a_request_is_written_in_one_piece() {
+    let mut head = request(
+        Version::HTTP_11,
+        &[
+            ("Host", "mana.so"),
+            ("X-One", "1"),
+            ("COOKIE", "a"),
+            ("expect", "100-continue"),
+            ("x-One", "2"),
+        ],
     );
-    assert_eq!(
-        response_framing(&response, get, Version::HTTP_10),
-        Framing::UntilClose
+    head.method = Method::POST;
+    let text = |framing| String::from_utf8(written(&head, framing, Peer::Stranger)).expect("text");
+    let expected = "POST /a?b HTTP/1.1\r\nHost: mana.so\r\nX-One: 1\r\nx-One: 2\r\nCookie: a\r\nExpect: 100-continue\r\n\
+        Content-Length: 0\r\nX-Real-IP: 192.0.2.1\r\nX-Forwarded-For: 192.0.2.1\r\nX-Forwarded-Proto: https\r\n\
+        X-Forwarded-Host: mana.so\r\nX-Request-ID: abc\r\n\r\n";
+    assert_eq!(text(Framing::Empty), expected);
+    assert!(text(Framing::Length(12)).contains("\r\nContent-Length: 12\r\n"));
+    assert!(text(Framing::Chunked).contains("\r\nTransfer-Encoding: chunked\r\n"));
+}
+
+fn response(status: u16, of: &[(&str, &str)]) -> ResponseHead {
+    let mut response = ResponseHead::new(
+        StatusCode::from_u16(status).expect("a status"),
+        Version::HTTP_11,
     );
-    assert_eq!(
-        response_framing(&response, get, Version::HTTP_2),
-        Framing::Frames
-    );
-    assert_eq!(
-        response_framing(&response, &Method::HEAD, Version::HTTP_11),
-        Framing::Empty
-    );
+    response.fields = fields(of);
     response
-        .insert_header("content-length", "5")
-        .expect("a field");
-    assert_eq!(
-        response_framing(&response, get, Version::HTTP_10),
-        Framing::Length(5)
+}
+
+#[test]
+fn a_response_is_framed_for_its_client() {
+    let get = &Method::GET;
+    let plain = response(200, &[]);
+    let length = response(200, &[("content-length", "5")]);
+    let coded = response(
+        200,
+        &[("content-length", "5"), ("transfer-encoding", "chunked")],
     );
-    response.set_status(304).expect("a status");
-    assert_eq!(
-        response_framing(&response, get, Version::HTTP_11),
-        Framing::Empty
+    let unchanged = response(304, &[("content-length", "5")]);
+    for (response, method, version, expected) in [
+        (&plain, get, Version::HTTP_11, Framing::Chunked),
+        (&plain, get, Version::HTTP_10, Framing::UntilClose),
+        (&plain, get, Version::HTTP_2, Framing::Frames),
+        (&plain, &Method::HEAD, Version::HTTP_11, Framing::Empty),
+        (&length, get, Version::HTTP_10, Framing::Length(5)),
+        (&length, get, Version::HTTP_11, Framing::Length(5)),
+        (&coded, get, Version::HTTP_11, Framing::Chunked),
+        (&unchanged, get, Version::HTTP_11, Framing::Empty),
+        (&unchanged, get, Version::HTTP_2, Framing::Empty),
+    ] {
+        assert_eq!(
+            response_framing(response, method, version),
+            expected,
+            "{response:?}"
+        );
+    }
+}
+
+fn answered(
+    response: &ResponseHead,
+    framing: Framing,
+    hsts: Option<&'static str>,
+    site: &ResponseFields,
+) -> Vec<String> {
+    let hsts = hsts.map(HeaderValue::from_static);
+    let rules = ResponseRules {
+        strict_transport_security: hsts.as_ref(),
+        fields: site,
+        request_id: &HeaderValue::from_static("abc"),
+        date: b"now",
+    };
+    let mut bytes = Vec::new();
+    write_response(
+        &mut bytes,
+        response,
+        framing,
+        Plan::Leave,
+        rules,
+        Some("keep-alive"),
     );
+    let (line, fields) = lines(&bytes);
+    let status = response.status;
+    assert_eq!(
+        line,
+        format!(
+            "HTTP/1.1 {} {}",
+            status.as_u16(),
+            status.canonical_reason().unwrap_or_default()
+        )
+    );
+    let map = response_map(response, Framing::Frames, Plan::Leave, rules);
+    for (name, value) in &map {
+        let field = format!("{name}: {}", value.to_str().expect("text"));
+        let is_there = fields.iter().any(|one| one.eq_ignore_ascii_case(&field));
+        assert!(
+            is_there || name == "content-length",
+            "{field} is told over HTTP/2 alone"
+        );
+    }
+    fields
 }
 
 #[test]
 fn a_response_loses_its_hop_by_hop_fields_and_keeps_the_rest() {
-    let mut response = ResponseHeader::build_no_case(200, None).expect("a response");
-    for (name, value) in [
-        ("connection", "keep-alive, x-hop"),
-        ("keep-alive", "timeout=5"),
-        ("x-hop", "1"),
-        ("set-cookie", "a=1"),
-        ("set-cookie", "b=2"),
-    ] {
-        response.append_header(name, value).expect("a field");
-    }
-    let id = HeaderValue::from_static("abc");
-    let hsts = HeaderValue::from_static("max-age=1");
-    let rules = ResponseRules {
-        strict_transport_security: Some(&hsts),
-        fields: &ResponseFields::default(),
-    };
-    let head = response_for_client(&response, Framing::Chunked, rules, &id);
-    let mut names: Vec<&str> = head.headers.keys().map(HeaderName::as_str).collect();
-    names.sort_unstable();
-    assert_eq!(
-        names,
-        [
-            "set-cookie",
-            "strict-transport-security",
-            "transfer-encoding",
-            "x-request-id"
-        ]
+    let response = response(
+        200,
+        &[
+            ("connection", "keep-alive, x-hop"),
+            ("keep-alive", "timeout=5"),
+            ("X-Hop", "1"),
+            ("Set-Cookie", "a=1"),
+            ("content-length", "5, 5"),
+            ("strict-transport-security", "max-age=9"),
+            ("x-request-id", "mine"),
+            ("Set-Cookie", "b=2"),
+        ],
     );
-    assert_eq!(head.headers.get_all("set-cookie").iter().count(), 2);
+    let none = ResponseFields::default();
+    let common = ["Set-Cookie: a=1", "Set-Cookie: b=2"];
+    let rest = [
+        "Date: now",
+        "Strict-Transport-Security: max-age=1",
+        "X-Request-ID: abc",
+        "Connection: keep-alive",
+    ];
+    for (framing, own) in [
+        (Framing::Chunked, &["Transfer-Encoding: chunked"][..]),
+        (Framing::Length(5), &["Content-Length: 5"]),
+        (Framing::UntilClose, &[]),
+    ] {
+        let expected = [&common[..], own, &rest].concat();
+        assert_eq!(
+            answered(&response, framing, Some("max-age=1"), &none),
+            expected
+        );
+    }
+}
+
+#[test]
+fn what_an_upstream_says_of_its_own_time_and_transport_stays() {
+    let response = response(
+        204,
+        &[
+            ("date", "then"),
+            ("strict-transport-security", "max-age=9"),
+            ("content-length", "0"),
+        ],
+    );
+    let fields = answered(&response, Framing::Empty, None, &ResponseFields::default());
+    let expected = [
+        "date: then",
+        "strict-transport-security: max-age=9",
+        "X-Request-ID: abc",
+        "Connection: keep-alive",
+    ];
+    assert_eq!(fields, expected);
 }
 
 #[test]
 fn a_site_sets_and_removes_fields_of_final_responses() {
-    let mut response = ResponseHeader::build_no_case(200, None).expect("a response");
-    for (name, value) in [
+    let of = [
         ("server", "Express"),
         ("x-powered-by", "Next.js"),
-        ("x-powered-by", "PHP"),
+        ("X-Powered-By", "PHP"),
         ("x-frame-options", "ALLOW"),
         ("x-frame-options", "ALLOW"),
-    ] {
-        response.append_header(name, value).expect("a field");
-    }
-    let fields = ResponseFields {
-        set: vec![(header::X_FRAME_OPTIONS, HeaderValue::from_static("DENY"))],
-        remove: vec![header::SERVER, HeaderName::from_static("x-powered-by")],
+    ];
+    let site = ResponseFields {
+        set: vec![(
+            http::header::X_FRAME_OPTIONS,
+            HeaderValue::from_static("DENY"),
+        )],
+        remove: vec![
+            http::header::SERVER,
+            HeaderName::from_static("x-powered-by"),
+        ],
     };
-    let rules = ResponseRules {
-        strict_transport_security: None,
-        fields: &fields,
-    };
-    let id = HeaderValue::from_static("abc");
-    let head = response_for_client(&response, Framing::Empty, rules, &id);
-    let mut names: Vec<&str> = head.headers.keys().map(HeaderName::as_str).collect();
-    names.sort_unstable();
-    assert_eq!(names, ["x-frame-options", "x-request-id"]);
-    assert_eq!(head.headers[header::X_FRAME_OPTIONS], "DENY");
-    response.set_status(103).expect("a status");
-    let early = response_for_client(&response, Framing::Empty, rules, &id);
-    assert_eq!(early.headers[header::SERVER], "Express");
+    let fields = answered(&response(200, &of), Framing::Empty, None, &site);
+    let expected = [
+        "x-frame-options: DENY",
+        "Date: now",
+        "X-Request-ID: abc",
+        "Connection: keep-alive",
+    ];
+    assert_eq!(fields, expected);
+    let early = answered(&response(103, &of), Framing::Empty, None, &site);
+    assert_eq!(early.len(), of.len() + 1);
+    assert_eq!(early[0], "server: Express");
 }

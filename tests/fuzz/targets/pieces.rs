@@ -1,4 +1,4 @@
-//! What is read beside a session as it passes, in whatever pieces: trailers, websocket frames, HTTP/2 frame headers.
+//! What is read in whatever pieces it comes: bodies, websocket frames, HTTP/2 frame headers.
 #![no_main]
 
 use std::time::Instant;
@@ -13,7 +13,7 @@ fuzz_target!(|input: (u8, &[u8])| {
         return;
     }
     let size = usize::from(size).max(1);
-    properties::it_does_not_matter_how_the_bytes_of_a_response_are_cut(bytes, size);
+    properties::it_does_not_matter_how_the_bytes_of_a_body_are_cut(bytes, size);
     properties::it_does_not_matter_how_the_frames_of_a_websocket_are_cut(bytes, size);
     let now = Instant::now();
     let mut whole = FrameBudget::new(100_000, now);

@@ -1,0 +1,185 @@
+//! One request on an upstream's connection, as HTTP/1.1: its head and body out, the response's head and body in.
+//!
+//! Owns the two codecs' state. The bytes are `upstream_io.rs`, the rules `response_head.rs` and `body.rs`. Does not know
+//! deadlines, nor what a failure means for the request.
+
+use bytes::Bytes;
+use http::StatusCode;
+use http::header::HeaderMap;
+
+use crate::body::{BodyFault, BodyReader, BodyWriter, Taken, WrongLength};
+use crate::headers::Framing;
+use crate::response_head::{BodyLength, ResponseFault, ResponseHead};
+use crate::upstream_io::UpstreamIo;
+
+/// A request under way.
+pub struct UpstreamSession {
+    io: UpstreamIo,
+    request_body: BodyWriter,
+    is_for_head: bool,
+    response_body: BodyReader,
+    keeps_connection: bool,
+    is_close_delimited: bool,
+    /// The room of the next read of the body.
+    room: usize,
+}
+
+/// Why there is no more of a response.
+#[derive(Debug, thiserror::Error)]
+pub enum UpstreamError {
+    /// The connection ended, or failed, before the response did.
+    #[error("the upstream closed its connection")]
+    Closed,
+    /// Its head is none.
+    #[error("the response is malformed")]
+    Head(#[from] ResponseFault),
+    /// Its body is none.
+    #[error("the response's body is malformed")]
+    Body(BodyFault),
+}
+
+impl UpstreamSession {
+    /// Sends the head of a request whose body has this framing. `is_for_head` says that its method is HEAD.
+    pub fn begin(
+        io: UpstreamIo,
+        head: &[u8],
+        framing: Framing,
+        is_for_head: bool,
+    ) -> UpstreamSession {
+        io.begin_request();
+        io.send(head);
+        UpstreamSession {
+            io,
+            request_body: match framing {
+                Framing::Length(length) => BodyWriter::Length(length),
+                Framing::Chunked => BodyWriter::Chunked,
+                // A request's body never ends with its connection, and nobody sends frames here.
+                Framing::Empty | Framing::UntilClose | Framing::Frames => BodyWriter::Nothing,
+            },
+            is_for_head,
+            response_body: BodyReader::new(BodyLength::Known(0)),
+            keeps_connection: false,
+            is_close_delimited: false,
+            room: HEAD_ROOM,
+        }
+    }
+
+    /// Sends a piece of the request's body.
+    ///
+    /// # Errors
+    /// [`WrongLength`] if it is longer than was promised; nothing of the piece is sent then.
+    pub fn write_body(&mut self, piece: &[u8]) -> Result<(), WrongLength> {
+        let around = self.request_body.around(piece.len())?;
+        match around.before() {
+            _ if !around.passes => {}
+            b"" => self.io.send(piece),
+            // In one segment with what delimits it.
+            before => self.io.send(&[before, piece, around.after].concat()),
+        }
+        Ok(())
+    }
+
+    /// Ends the request's body.
+    ///
+    /// # Errors
+    /// [`WrongLength`] if it is shorter than was promised.
+    pub fn end_body(&mut self) -> Result<(), WrongLength> {
+        self.io.send(self.request_body.end()?);
+        Ok(())
+    }
+
+    /// The next head of the response: informational ones come before the final one, each by a call of its own.
+    ///
+    /// # Errors
+    /// See [`UpstreamError`].
+    ///
+    /// # Cancel safety
+    /// Nothing is lost when the future is dropped.
+    pub async fn read_head(&mut self) -> Result<ResponseHead, UpstreamError> {
+        loop {
+            let read = self.io.with_read(|bytes| {
+                let read = ResponseHead::read(bytes)?;
+                Ok::<_, ResponseFault>(read.map(|(head, end)| {
+                    bytes::Buf::advance(bytes, end);
+                    head
+                }))
+            });
+            if let Some(head) = read? {
+                self.expect_body_of(&head);
+                return Ok(head);
+            }
+            match self.io.read_ahead(HEAD_ROOM).await {
+                Ok(1..) => {}
+                Ok(0) | Err(_) => return Err(UpstreamError::Closed),
+            }
+        }
+    }
+
+    /// The next piece of the response's body; nothing at its end.
+    ///
+    /// # Errors
+    /// See [`UpstreamError`].
+    ///
+    /// # Cancel safety
+    /// Nothing is lost when the future is dropped.
+    pub async fn read_body(&mut self) -> Result<Option<Bytes>, UpstreamError> {
+        loop {
+            let body = &mut self.response_body;
+            let taken = self.io.with_read(|bytes| body.take(bytes));
+            match taken.map_err(UpstreamError::Body)? {
+                Taken::Data(piece) => return Ok(Some(piece)),
+                Taken::End => return Ok(None),
+                Taken::More => {}
+            }
+            let known = usize::try_from(body.left()).unwrap_or(usize::MAX);
+            let room = known.clamp(self.room, BODY_ROOM_MAX);
+            match self.io.read_ahead(room).await {
+                Ok(0) => self
+                    .response_body
+                    .close()
+                    .map_err(|_| UpstreamError::Closed)?,
+                // It has more than was asked for: the next look takes more.
+                Ok(count) if count >= room => self.room = BODY_ROOM_MAX.min(room * 4),
+                Ok(_) => {}
+                Err(_) => return Err(UpstreamError::Closed),
+            }
+        }
+    }
+
+    /// Whether the response is complete.
+    pub fn is_body_done(&self) -> bool {
+        self.response_body.is_done()
+    }
+
+    /// The trailers of a response that is complete.
+    pub fn take_trailers(&mut self) -> Option<HeaderMap> {
+        self.response_body.take_trailers()
+    }
+
+    /// Whether the connection can serve another request: both messages are complete, and nothing is left of either.
+    pub fn is_reusable(&self) -> bool {
+        self.keeps_connection
+            && !self.is_close_delimited
+            && self.response_body.is_done()
+            && self.request_body.needs_nothing_more()
+            && self.io.is_clean()
+    }
+
+    /// The connection below.
+    pub fn io(&self) -> &UpstreamIo {
+        &self.io
+    }
+
+    fn expect_body_of(&mut self, head: &ResponseHead) {
+        let length = head.body(self.is_for_head);
+        self.response_body = BodyReader::new(length);
+        self.is_close_delimited = length == BodyLength::UntilClose;
+        self.keeps_connection =
+            head.keeps_connection() && head.status != StatusCode::SWITCHING_PROTOCOLS;
+    }
+}
+
+/// Room for a head, and for the small body that comes with it.
+const HEAD_ROOM: usize = 4 * 1024;
+/// The most that is read of a body at once: several TLS records, so that a large response takes few system calls.
+const BODY_ROOM_MAX: usize = 64 * 1024;
