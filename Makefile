@@ -6,6 +6,9 @@ BUILD_TOOLS = cmake
 TEST_TOOLS  = promtool pebble
 FUZZ_TOOLS  = g++
 BENCH_TOOLS = nginx haproxy caddy wrk h2load ab
+CUTOVER_TOOLS = nginx haproxy caddy taskset setpriv
+SCALING_TOOLS = taskset setpriv
+COUNT_TOOLS = valgrind setpriv
 PACKAGE_TOOLS = dpkg-shlibdeps
 SYSTEM_TOOLS = systemd-nspawn debootstrap
 ENGINE_TOOLS = dockerd docker docker-compose docker-registry iptables unshare ip
@@ -37,6 +40,11 @@ package_caddy    = caddy
 package_wrk      = wrk
 package_h2load   = nghttp2-client
 package_ab       = apache2-utils
+package_valgrind = valgrind
+package_setpriv  = util-linux
+package_taskset  = util-linux
+package_haproxy  = haproxy
+package_caddy    = caddy
 package_shellcheck     = shellcheck
 package_docker-compose = docker-compose
 
@@ -51,7 +59,7 @@ CARGO_DEB   = 3.8.0
 TARGET      = $(if $(CARGO_TARGET_DIR),$(CARGO_TARGET_DIR),target)
 BUILT       = $(TARGET)/$(if $(filter dev,$(PROFILE)),debug,$(PROFILE))
 
-.PHONY: bench-pieces deb test-system suites soak fuzz run build test bench lint doc clean help
+.PHONY: bench-pieces deb test-system suites soak fuzz run build test bench bench-cutover bench-scaling instructions instructions-store lint doc clean help
 
 help:
 	@echo "make run    build, and start a demo on https://localhost:8443/"
@@ -63,6 +71,9 @@ help:
 	@echo "make suites run the test suites that others wrote"
 	@echo "make soak   ten minutes of load, abuse and switches"
 	@echo "make bench  measure beside nginx, haproxy and others; BENCH_OPTIONS=\"--quick\" for a look"
+	@echo "make bench-cutover  cutovers under load, beside nginx, haproxy and caddy"
+	@echo "make bench-scaling  what a request costs with more workers, connections, sites"
+	@echo "make instructions  whether a request takes more instructions than stored; instructions-store REASON=... stores"
 	@echo "make bench-pieces  what the pure pieces of a request's way cost, one by one"
 	@echo "make lint   what CI checks beside the tests: format, clippy, docs, workflows, shell scripts"
 
@@ -147,6 +158,27 @@ soak:
 bench: build
 	$(call install,$(BENCH_TOOLS))
 	$(CARGO) bench --locked -p mana-proxy --bench side_by_side -- $(BENCH_OPTIONS)
+
+bench-cutover: build
+	$(call install,$(CUTOVER_TOOLS))
+	$(CARGO) bench --locked -p mana-proxy --bench cutover
+
+bench-scaling: build
+	$(call install,$(SCALING_TOOLS))
+	$(CARGO) bench --locked -p mana-proxy --bench scaling
+
+# Of a build that is like a release and ready sooner. Some minutes to build, one to count.
+COUNT = $(CARGO) bench --locked --profile guard -p mana-proxy --bench instructions --
+
+instructions:
+	$(call install,$(BUILD_TOOLS) $(COUNT_TOOLS))
+	$(COUNT)
+
+# REASON="what has made them change": kept beside the figures.
+instructions-store: export REASON := $(REASON)
+instructions-store:
+	$(call install,$(BUILD_TOOLS) $(COUNT_TOOLS))
+	$(COUNT) --store "$$REASON"
 
 bench-pieces:
 	$(call install,$(BUILD_TOOLS))
