@@ -54,6 +54,7 @@ pub fn play(arguments: &[String]) -> Outcome<()> {
 
 async fn serve(port: u16, upstream: u16, keyring: Option<Keyring>) -> Outcome<()> {
     let listener = listen(port)?;
+    let keyring = keyring.map(Arc::new);
     loop {
         let (client, _) = match listener.accept().await {
             Ok(accepted) => accepted,
@@ -63,14 +64,14 @@ async fn serve(port: u16, upstream: u16, keyring: Option<Keyring>) -> Outcome<()
                 continue;
             }
         };
-        let acceptor = keyring.as_ref().map(|keyring| keyring.acceptor().clone());
+        let keyring = keyring.clone();
         tokio::spawn(async move {
             // A client or an upstream that went away ends its connection and nothing else; if that was a failure, the
             // load generator says so.
             let _ = client.set_nodelay(true);
-            let _ = match acceptor {
+            let _ = match keyring {
                 None => relay(async { Ok(client) }, upstream).await,
-                Some(acceptor) => relay(acceptor.accept(client), upstream).await,
+                Some(keyring) => relay(keyring.accept(client), upstream).await,
             };
         });
     }

@@ -69,7 +69,8 @@ pub async fn serve(accepted: Accepted, worker: Arc<Worker>) {
     let transport = match accepted.scheme {
         Scheme::Http => Transport::Plain(tcp),
         Scheme::Https => {
-            let handshake = worker.shared.keyring.acceptor().accept(tcp);
+            // Boxed: it is over long before its connection is.
+            let handshake = Box::pin(worker.shared.keyring.accept(tcp));
             let handshake = timeout(settings.timeouts.handshake, handshake);
             let places = settings.limits.handshakes;
             let Ok(done) = worker.shared.handshakes.one_of(places, handshake).await else {

@@ -307,17 +307,26 @@ impl Span {
 
 /// The length that all `Content-Length` fields agree on (RFC 9110 s8.6); none if there is none, or if they do not agree.
 pub fn content_length(fields: &Fields) -> Option<u64> {
-    let mut lengths = fields
-        .all(Known::ContentLength)
-        .flat_map(|value| value.split(|byte| *byte == b','))
-        .map(|one| {
-            let digits = one.trim_ascii();
-            let is_number = !digits.is_empty() && digits.iter().all(u8::is_ascii_digit);
-            let text = std::str::from_utf8(digits).ok().filter(|_| is_number)?;
-            text.parse::<u64>().ok()
-        });
-    let first = lengths.next()??;
-    lengths.all(|other| other == Some(first)).then_some(first)
+    let mut agreed = None;
+    for value in fields.all(Known::ContentLength) {
+        for one in value.split(|byte| *byte == b',') {
+            let length = number(one.trim_ascii())?;
+            if *agreed.get_or_insert(length) != length {
+                return None;
+            }
+        }
+    }
+    agreed
+}
+
+/// `1*DIGIT` that fits.
+fn number(digits: &[u8]) -> Option<u64> {
+    let mut number = (!digits.is_empty()).then_some(0_u64)?;
+    for digit in digits {
+        let value = digit.is_ascii_digit().then(|| u64::from(digit - b'0'))?;
+        number = number.checked_mul(10)?.checked_add(value)?;
+    }
+    Some(number)
 }
 
 /// Whether one of the `Connection` options is this one.
