@@ -156,11 +156,6 @@ impl UpstreamIo {
         self.lock().received
     }
 
-    /// Whether the upstream stopped reading the request.
-    pub fn write_failed(&self) -> bool {
-        self.lock().write_failed
-    }
-
     /// Whether everything that was accepted left and nothing is left over of what came, so that the connection can serve
     /// another request.
     pub fn is_clean(&self) -> bool {

@@ -180,11 +180,6 @@ impl UpstreamSession {
             && self.io.is_clean()
     }
 
-    /// The connection below.
-    pub fn io(&self) -> &UpstreamIo {
-        &self.io
-    }
-
     fn expect_body_of(&mut self, head: &ResponseHead) {
         let length = head.body(self.is_for_head);
         self.response_body = BodyReader::new(length);
