@@ -134,7 +134,16 @@ fn full() -> (PipeReader, PipeWriter) {
 }
 
 fn signal(pid: u32, name: &str) {
-    let script = format!("kill -{name} {pid}");
+    signals(pid, &[name]);
+}
+
+/// One after the other, by one shell: between two of them a busy machine might let the process end by itself.
+fn signals(pid: u32, names: &[&str]) {
+    let kills: Vec<String> = names
+        .iter()
+        .map(|name| format!("kill -{name} {pid}"))
+        .collect();
+    let script = kills.join(" && ");
     let sent = std::process::Command::new("sh")
         .args(["-c", &script])
         .status();
@@ -189,8 +198,7 @@ async fn a_second_signal_says_how_things_are_left() {
     let (mut said, stderr) = pipe().unwrap();
     let pid = scene.deploy(&["--wait", "--json"], writer.into(), stderr.into());
     eventually("it hears signals", async || hears(pid)).await;
-    signal(pid, "TERM");
-    signal(pid, "INT");
+    signals(pid, &["TERM", "INT"]);
     assert_eq!(scene.exit_code().await, Some(130));
     let mut text = String::new();
     said.read_to_string(&mut text).unwrap();
