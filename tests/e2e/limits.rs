@@ -114,14 +114,14 @@ async fn a_client_that_does_not_send_its_body_is_answered_408() {
 #[tokio::test]
 async fn a_slow_upstream_is_not_held_against_a_client_that_waits_to_send() {
     let stage = Stage::with(|config| {
-        config.set("timeouts", "client_stall", r#""500ms""#);
+        config.set("timeouts", "client_stall", r#""1s""#);
     })
     .await;
     let mut client = stage.h1().await;
     // More than all buffers on the way take; the upstream reads none of it for longer than a client may stall.
     let body = vec![0; 64 << 20];
     let head = format!(
-        "POST /late-sink?ms=1500 HTTP/1.1\r\nhost: {HOST}\r\ncontent-length: {}\r\n\r\n",
+        "POST /late-sink?ms=3000 HTTP/1.1\r\nhost: {HOST}\r\ncontent-length: {}\r\n\r\n",
         body.len()
     );
     client.send(head).await;
