@@ -14,8 +14,7 @@ use mana_control::table::ResponseFields;
 use pingora::protocols::Digest;
 use pingora::protocols::http::v2::server::{H2Accept, H2Options, HttpSession as H2Session};
 use pingora::protocols::http::v2::server::{default_h2_options, handshake as h2_handshake};
-use tokio::io::AsyncReadExt;
-use tokio::io::AsyncWriteExt;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::sync::Notify;
 use tokio::time::{Instant, timeout};
 

@@ -383,3 +383,34 @@ async fn downloads_in_small_pieces_are_no_flood() {
     assert_eq!(stage.proxy.rejects("h2_control_frames").await, 0);
     driver.abort();
 }
+
+#[tokio::test]
+async fn a_slow_client_is_not_held_against_its_upstream() {
+    const LENGTH: usize = 1_000_000;
+    let stage = Stage::with(|config| {
+        config.set("timeouts", "response_stall", r#""300ms""#);
+    })
+    .await;
+    let socket = TcpSocket::new_v4().unwrap();
+    socket.set_recv_buffer_size(4096).unwrap();
+    let tcp = within("connect", socket.connect(stage.proxy.https()))
+        .await
+        .unwrap();
+    let mut tls = crate::support::client::tls::connect_over(tcp, &Offer::h1(HOST))
+        .await
+        .unwrap();
+    let head =
+        format!("GET /size?n={LENGTH} HTTP/1.1\r\nhost: {HOST}\r\nconnection: close\r\n\r\n");
+    tls.write_all(head.as_bytes()).await.unwrap();
+    // The upstream has all of it ready; each piece waits for the client, for longer than an upstream may stall.
+    let mut ticks = interval(Duration::from_millis(600));
+    let mut read = 0;
+    let mut piece = vec![0; LENGTH / 5];
+    while read < LENGTH {
+        ticks.tick().await;
+        match tls.read_exact(&mut piece).await {
+            Ok(count) => read += count,
+            Err(error) => panic!("cut after {read} bytes: {error}"),
+        }
+    }
+}
