@@ -2,7 +2,7 @@
 //!
 //! A thread for each connection, not a task: tokio's timer rounds to a millisecond, which is more than what is to be seen.
 
-use std::io::{self, Read, Write};
+use std::io;
 use std::net::{SocketAddr, TcpStream};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -10,6 +10,7 @@ use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use crate::Outcome;
+use crate::asking;
 use crate::upstream::{BODY_BYTES, Slot};
 
 /// One request.
@@ -117,32 +118,15 @@ fn exchange(connection: &mut Option<TcpStream>, address: SocketAddr) -> io::Resu
     let Some(stream) = connection else {
         return Ok(None);
     };
-    stream.write_all(b"GET /page HTTP/1.1\r\nHost: localhost\r\nAccept: */*\r\n\r\n")?;
-    let mut answer = Vec::with_capacity(BODY_BYTES * 2);
-    let mut buffer = [0; 4096];
-    loop {
-        match stream.read(&mut buffer)? {
-            0 => return Err(io::ErrorKind::UnexpectedEof.into()),
-            read => answer.extend_from_slice(&buffer[..read]),
-        }
-        let Some(end) = answer.windows(4).position(|window| window == b"\r\n\r\n") else {
-            continue;
-        };
-        if !answer.starts_with(b"HTTP/1.1 200 ") {
-            return Err(io::ErrorKind::InvalidData.into());
-        }
-        if answer.len() >= end + 4 + BODY_BYTES {
-            let head = &answer[..end + 2];
-            let by = Slot::of(head);
-            if head
-                .windows(17)
-                .any(|field| field.eq_ignore_ascii_case(b"connection: close"))
-            {
-                *connection = None;
-            }
-            return Ok(by);
-        }
+    let request = b"GET /page HTTP/1.1\r\nHost: localhost\r\nAccept: */*\r\n\r\n";
+    let head = asking::ask(stream, request, BODY_BYTES)?;
+    if head
+        .windows(17)
+        .any(|field| field.eq_ignore_ascii_case(b"connection: close"))
+    {
+        *connection = None;
     }
+    Ok(Slot::of(&head))
 }
 
 /// Whether the proxy has said goodbye. Nothing else may have come, since nothing was asked.

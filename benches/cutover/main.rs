@@ -4,7 +4,13 @@
 //! `load` (clients at a constant rate), `upstream` (the two slots). `make bench-cutover` runs it. Linux only. How to read
 //! the result: `benches/README.md`.
 
+#[path = "../common/answering.rs"]
+mod answering;
+#[path = "../common/asking.rs"]
+mod asking;
 mod contender;
+#[path = "../common/kept.rs"]
+mod kept;
 mod load;
 #[path = "../side_by_side/process.rs"]
 #[allow(dead_code, reason = "CPU time is not measured here")]
@@ -13,8 +19,6 @@ mod upstream;
 
 use std::error::Error;
 use std::fmt::Write as _;
-use std::fs;
-use std::path::Path;
 use std::process::{Command, ExitCode};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -249,21 +253,7 @@ fn keep(all: &[Seen], table: &str) -> Outcome<String> {
             )?;
         }
     }
-    let date = Command::new("date")
-        .args(["-u", "+%Y-%m-%d-%H%M"])
-        .output()?;
-    let name = format!("{}-cutover", String::from_utf8(date.stdout)?.trim());
-    let directory = Path::new(env!("CARGO_MANIFEST_DIR"))
-        .join("../benches/runs")
-        .join(&name);
-    fs::create_dir_all(&directory)?;
-    fs::write(directory.join("cutovers.csv"), csv)?;
-    let load_average = fs::read_to_string("/proc/loadavg")?;
-    fs::write(
-        directory.join("table.md"),
-        format!("{table}\nload average at the end: {load_average}"),
-    )?;
-    Ok(name)
+    kept::keep("cutover", ("cutovers.csv", &csv), table)
 }
 
 /// Of each contender.

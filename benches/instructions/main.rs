@@ -5,6 +5,8 @@
 //! and the verdict). `make instructions` runs it, and so does `.ci/run`. What it does not see: the kernel, and
 //! how long anything takes; that is what `side_by_side` measures. Linux only.
 
+#[path = "../common/answering.rs"]
+mod answering;
 mod client;
 mod counted;
 mod machine;

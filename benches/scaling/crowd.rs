@@ -1,12 +1,13 @@
 //! The clients: some ask all the time, the others have asked once and keep their connection.
 
-use std::io::{self, Read, Write};
+use std::io;
 use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use socket2::{Domain, Socket, Type};
 
+use crate::asking::ask;
 use crate::setting::BODY_BYTES;
 use crate::{Case, Outcome, host};
 
@@ -35,7 +36,7 @@ impl Crowd {
         for number in 0..case.connections {
             let mut stream = connect(address, number)
                 .map_err(|error| format!("connection {number} of {case:?}: {error}"))?;
-            exchange(&mut stream, &request)?;
+            ask(&mut stream, request.as_bytes(), BODY_BYTES)?;
             all.push(stream);
         }
         let idle = all.split_off(BUSY.min(case.connections));
@@ -62,7 +63,7 @@ impl Crowd {
                     scope.spawn(move || -> io::Result<u64> {
                         let mut requests = 0;
                         while Instant::now() < end {
-                            exchange(stream, request)?;
+                            ask(stream, request.as_bytes(), BODY_BYTES)?;
                             requests += 1;
                         }
                         Ok(requests)
@@ -90,28 +91,6 @@ fn connect(address: SocketAddr, number: usize) -> io::Result<TcpStream> {
     stream.set_nodelay(true)?;
     stream.set_read_timeout(Some(ANSWER_DEADLINE))?;
     Ok(stream)
-}
-
-fn exchange(stream: &mut TcpStream, request: &str) -> io::Result<()> {
-    stream.write_all(request.as_bytes())?;
-    let mut answer = Vec::with_capacity(BODY_BYTES * 2);
-    let mut buffer = [0; 4096];
-    loop {
-        match stream.read(&mut buffer)? {
-            0 => return Err(io::ErrorKind::UnexpectedEof.into()),
-            read => answer.extend_from_slice(&buffer[..read]),
-        }
-        let Some(end) = answer.windows(4).position(|window| window == b"\r\n\r\n") else {
-            continue;
-        };
-        if !answer.starts_with(b"HTTP/1.1 200 ") {
-            let head = String::from_utf8_lossy(&answer[..end]).into_owned();
-            return Err(io::Error::other(format!("not answered with 200: {head}")));
-        }
-        if answer.len() >= end + 4 + BODY_BYTES {
-            return Ok(());
-        }
-    }
 }
 
 /// Connections that ask; each is a thread.

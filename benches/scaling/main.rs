@@ -4,7 +4,11 @@
 //! `crowd` (clients that ask, and connections that do not). `make bench-scaling` runs it. Linux only. How to read the
 //! result: `benches/README.md`.
 
+#[path = "../common/asking.rs"]
+mod asking;
 mod crowd;
+#[path = "../common/kept.rs"]
+mod kept;
 #[path = "../side_by_side/process.rs"]
 #[allow(dead_code, reason = "workers are not pinned to one core here")]
 mod process;
@@ -12,9 +16,7 @@ mod setting;
 
 use std::error::Error;
 use std::fmt::Write as _;
-use std::fs;
-use std::path::Path;
-use std::process::{Command, ExitCode};
+use std::process::ExitCode;
 use std::time::Duration;
 
 use setting::Setting;
@@ -107,7 +109,7 @@ fn run(is_quick: bool) -> Outcome<()> {
     }
     println!("{table}");
     if !is_quick {
-        let kept = keep(&csv, &table)?;
+        let kept = kept::keep("scaling", ("samples.csv", &csv), &table)?;
         eprintln!("raw figures: benches/runs/{kept}/");
     }
     Ok(())
@@ -149,25 +151,6 @@ fn row(case: Case, samples: &[Sample]) -> String {
         median(|sample| sample.requests_per_s),
         median(|sample| sample.cpu_us)
     )
-}
-
-/// Writes the figures to a directory of `benches/runs/`, and returns its name.
-fn keep(csv: &str, table: &str) -> Outcome<String> {
-    let date = Command::new("date")
-        .args(["-u", "+%Y-%m-%d-%H%M"])
-        .output()?;
-    let name = format!("{}-scaling", String::from_utf8(date.stdout)?.trim());
-    let directory = Path::new(env!("CARGO_MANIFEST_DIR"))
-        .join("../benches/runs")
-        .join(&name);
-    fs::create_dir_all(&directory)?;
-    fs::write(directory.join("samples.csv"), csv)?;
-    let load_average = fs::read_to_string("/proc/loadavg")?;
-    fs::write(
-        directory.join("table.md"),
-        format!("{table}\nload average at the end: {load_average}"),
-    )?;
-    Ok(name)
 }
 
 const fn case(workers: usize, connections: usize, sites: usize, upstreams: usize) -> Case {
