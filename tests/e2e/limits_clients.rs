@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use bytes::Bytes;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpSocket, TcpStream};
 use tokio::time::{MissedTickBehavior, interval};
 
@@ -18,6 +18,18 @@ async fn from(source: &str, address: SocketAddr) -> TcpStream {
     let socket = TcpSocket::new_v4().unwrap();
     socket.bind(format!("{source}:0").parse().unwrap()).unwrap();
     within("connect", socket.connect(address)).await.unwrap()
+}
+
+/// A client whose kernel keeps little of what it does not read.
+async fn with_little_room(stage: &Stage) -> impl AsyncRead + AsyncWrite + Unpin + use<> {
+    let socket = TcpSocket::new_v4().unwrap();
+    socket.set_recv_buffer_size(4096).unwrap();
+    let tcp = within("connect", socket.connect(stage.proxy.https()))
+        .await
+        .unwrap();
+    crate::support::client::tls::connect_over(tcp, &Offer::h1(HOST))
+        .await
+        .unwrap()
 }
 
 #[tokio::test]
@@ -194,14 +206,7 @@ async fn a_body_above_the_minimum_rate_takes_as_long_as_it_takes() {
 #[tokio::test]
 async fn a_reader_that_takes_a_byte_now_and_then_is_let_go_of() {
     let stage = Stage::with(impatient).await;
-    let socket = TcpSocket::new_v4().unwrap();
-    socket.set_recv_buffer_size(4096).unwrap();
-    let tcp = within("connect", socket.connect(stage.proxy.https()))
-        .await
-        .unwrap();
-    let mut tls = crate::support::client::tls::connect_over(tcp, &Offer::h1(HOST))
-        .await
-        .unwrap();
+    let mut tls = with_little_room(&stage).await;
     let head = format!("GET /size?n=50000000 HTTP/1.1\r\nhost: {HOST}\r\n\r\n");
     tls.write_all(head.as_bytes()).await.unwrap();
     let mut idle = Box::pin(stage.proxy.wait_until_idle());
@@ -391,14 +396,7 @@ async fn a_slow_client_is_not_held_against_its_upstream() {
         config.set("timeouts", "response_stall", r#""300ms""#);
     })
     .await;
-    let socket = TcpSocket::new_v4().unwrap();
-    socket.set_recv_buffer_size(4096).unwrap();
-    let tcp = within("connect", socket.connect(stage.proxy.https()))
-        .await
-        .unwrap();
-    let mut tls = crate::support::client::tls::connect_over(tcp, &Offer::h1(HOST))
-        .await
-        .unwrap();
+    let mut tls = with_little_room(&stage).await;
     let head =
         format!("GET /size?n={LENGTH} HTTP/1.1\r\nhost: {HOST}\r\nconnection: close\r\n\r\n");
     tls.write_all(head.as_bytes()).await.unwrap();
