@@ -132,11 +132,15 @@ fn app() -> PathBuf {
     SOURCE.hash(&mut hasher);
     let target = Path::new(env!("CARGO_TARGET_TMPDIR")).join("deploy");
     let directory = target.join(format!("app-{:016x}", hasher.finish()));
+    fs::create_dir_all(&directory).unwrap();
+    // Tests are processes of their own: whoever comes second must wait, for a program that is replaced while another
+    // test packs it is "changed as we read it".
+    let one_at_a_time = File::create(directory.join("lock")).unwrap();
+    one_at_a_time.lock().unwrap();
     let app = directory.join("app");
     if app.exists() {
         return app;
     }
-    fs::create_dir_all(&directory).unwrap();
     // Made beside it and renamed, so that one that was cut off is not taken for whole.
     let making = tempfile::tempdir_in(&target).unwrap();
     let (source, made) = (making.path().join("app.rs"), making.path().join("app"));
