@@ -52,6 +52,8 @@ struct Inner {
     /// HTTP/2 alone.
     frames: Option<FrameBudget>,
     is_flooded: bool,
+    /// What the codec flushes waits for [`ClientIo::write_out`].
+    gathers: bool,
 }
 
 /// What a client may do to its connection.
@@ -88,6 +90,7 @@ impl ClientIo {
             stall: Stall::new(Patience::new(limits.stall, limits.bytes_per_second)),
             frames: is_h2.then(|| FrameBudget::new(limits.h2_control_frames, Instant::now())),
             is_flooded: false,
+            gathers: false,
         };
         ClientIo {
             shared: Arc::new(Shared {
@@ -230,6 +233,25 @@ impl ClientIo {
     /// Writes out what was accepted.
     pub async fn flush(&self) -> io::Result<()> {
         std::future::poll_fn(|cx| self.lock().poll_flush(cx)).await
+    }
+
+    /// From here on a flush of the HTTP/2 codec only leaves its bytes to [`write_out`](ClientIo::write_out). The codec flushes
+    /// behind each DATA frame; what several streams have to say at once is one TLS record and one write so.
+    pub fn gather_writes(&self) {
+        self.lock().gathers = true;
+    }
+
+    /// Writes out what was gathered, each time it is polled. Resolves when that fails: the client is gone, or does not read.
+    /// To be polled behind the codec, by the same task.
+    ///
+    /// # Cancel safety
+    /// No byte is lost when the future is dropped.
+    pub async fn write_out(&self) -> io::Error {
+        std::future::poll_fn(|cx| match self.lock().poll_flush(cx) {
+            Poll::Ready(Err(error)) => Poll::Ready(error),
+            Poll::Ready(Ok(())) | Poll::Pending => Poll::Pending,
+        })
+        .await
     }
 
     /// Writes out what was accepted and closes the sending side.
@@ -424,7 +446,11 @@ impl AsyncWrite for ClientIo {
     }
 
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.lock().poll_flush(cx)
+        let inner = &mut *self.lock();
+        if inner.gathers {
+            return Poll::Ready(Ok(()));
+        }
+        inner.poll_flush(cx)
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -500,3 +526,54 @@ const WRITE_BUFFER_BYTES: usize = 16 * 1024;
 const WRITE_BYTES_USUAL: usize = 2048;
 /// Bytes of later requests that are read while one is being answered.
 const READ_AHEAD_MAX: usize = 16 * 1024;
+
+#[cfg(test)]
+mod tests {
+    use std::io::Read;
+    use std::task::Waker;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn what_the_codec_flushes_leaves_when_it_is_written_out() {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a listener");
+        let address = listener.local_addr().expect("an address");
+        let mut client = std::net::TcpStream::connect(address).expect("a client");
+        client.set_nonblocking(true).expect("a socket option");
+        let (tcp, peer) = listener.accept().expect("a connection");
+        tcp.set_nonblocking(true).expect("a socket option");
+        let tcp = TcpStream::from_std(tcp).expect("a runtime");
+        tcp.writable().await.expect("room to write");
+        let limits = IoLimits {
+            stall: Duration::from_secs(60),
+            bytes_per_second: 0,
+            h2_control_frames: 0,
+        };
+        let mut io = ClientIo::new(Transport::Plain(tcp), peer, limits);
+        let cx = &mut Context::from_waker(Waker::noop());
+        let mut seen = [0; 16];
+        // Loopback delivers within the write.
+        let mut client_sees = || match client.read(&mut seen) {
+            Ok(count) => Some(seen[..count].to_vec()),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => None,
+            Err(error) => panic!("{error}"),
+        };
+        let mut codec_writes = |bytes: &[u8]| {
+            let written = Pin::new(&mut io).poll_write(cx, bytes);
+            assert!(matches!(written, Poll::Ready(Ok(count)) if count == bytes.len()));
+            let flushed = Pin::new(&mut io).poll_flush(cx);
+            assert!(matches!(flushed, Poll::Ready(Ok(()))));
+            io.clone()
+        };
+
+        codec_writes(b"preface").gather_writes();
+        assert_eq!(client_sees().as_deref(), Some(&b"preface"[..]));
+        codec_writes(b"one, ");
+        let io = codec_writes(b"two");
+        assert_eq!(client_sees(), None);
+        let cx = &mut Context::from_waker(Waker::noop());
+        assert!(pin!(io.write_out()).poll(cx).is_pending());
+        assert_eq!(client_sees().as_deref(), Some(&b"one, two"[..]));
+        drop(client);
+    }
+}

@@ -1,6 +1,6 @@
 //! One request of a client and the response to it, over HTTP/1 or HTTP/2.
 //!
-//! Owns what the two have in common for `exchange.rs`, and the codec's state of HTTP/1. HTTP/2 is the session of pingora.
+//! Owns what the two have in common for `exchange.rs`, and the codec's state of HTTP/1. HTTP/2 has `client_stream.rs`.
 //! Does not know deadlines, but for a client that does not take a piece over HTTP/2.
 
 use std::io;
@@ -9,13 +9,11 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::Version;
 use http::header::HeaderMap;
-use pingora::http::ResponseHeader;
-use pingora::protocols::http::v2::server::HttpSession as H2Session;
-use pingora::{Error as PingoraError, ErrorType};
 use tokio::time::timeout;
 
 use crate::body::{BodyReader, BodyWriter, Taken};
 use crate::client_io::ClientIo;
+use crate::client_stream::ClientStream;
 use crate::compress_decision::Plan;
 use crate::fault::Fault;
 use crate::fields::{Known, content_length, has_connection_option};
@@ -28,7 +26,7 @@ pub enum ClientSession {
     /// HTTP/1.0 or HTTP/1.1.
     H1(H1Session),
     /// One stream of an HTTP/2 connection.
-    H2(Box<H2Session>),
+    H2(ClientStream),
 }
 
 /// A request on an HTTP/1 connection.
@@ -87,7 +85,7 @@ impl ClientSession {
             Some(0) => Framing::Empty,
             Some(length) => Framing::Length(length),
             None => match self {
-                ClientSession::H2(session) if !session.is_body_empty() => Framing::Chunked,
+                ClientSession::H2(stream) if !stream.is_body_done() => Framing::Chunked,
                 ClientSession::H1(_) | ClientSession::H2(_) => Framing::Empty,
             },
         }
@@ -103,10 +101,7 @@ impl ClientSession {
     pub async fn read_body(&mut self) -> Result<Option<Bytes>, Fault> {
         match self {
             ClientSession::H1(session) => session.read_body().await,
-            ClientSession::H2(session) => {
-                let read = session.read_body_bytes().await;
-                read.map_err(|error| h2_fault(&error))
-            }
+            ClientSession::H2(stream) => stream.read_body().await,
         }
     }
 
@@ -115,10 +110,7 @@ impl ClientSession {
     pub async fn reset(&mut self) {
         match self {
             ClientSession::H1(_) => std::future::pending().await,
-            ClientSession::H2(session) => {
-                // Whatever comes of it, there is no request any more.
-                session.read_body_or_idle(true).await.ok();
-            }
+            ClientSession::H2(stream) => stream.reset().await,
         }
     }
 
@@ -145,7 +137,7 @@ impl ClientSession {
         }
     }
 
-    /// Sends a response's head. An informational one may come before the final one, over HTTP/1.1 alone.
+    /// Sends a response's head. An informational one may come before the final one.
     ///
     /// # Errors
     /// [`Fault::ClientGone`].
@@ -161,13 +153,9 @@ impl ClientSession {
                 session.write_head(response, framing, plan, rules);
                 Ok(())
             }
-            ClientSession::H2(session) => {
-                let (mut parts, ()) = http::Response::new(()).into_parts();
-                parts.status = response.status;
-                parts.headers = response_map(response, framing, plan, rules);
-                let head = Box::new(ResponseHeader::from(parts));
-                let written = session.write_response_header(head, false);
-                written.map_err(|_| Fault::ClientGone)
+            ClientSession::H2(stream) => {
+                let fields = response_map(response, framing, plan, rules);
+                stream.write_head(response.status, fields, framing == Framing::Empty)
             }
         }
     }
@@ -188,10 +176,7 @@ impl ClientSession {
                 .write_body(&piece)
                 .await
                 .map_err(|_| Fault::ClientGone),
-            ClientSession::H2(session) => timeout(stall, session.write_body(piece, is_last))
-                .await
-                .map_err(|_| Fault::ClientStalled)?
-                .map_err(|_| Fault::ClientGone),
+            ClientSession::H2(stream) => stream.write_body(piece, is_last, stall).await,
         }
     }
 
@@ -202,9 +187,7 @@ impl ClientSession {
     pub fn write_trailers(&mut self, trailers: HeaderMap) -> Result<(), Fault> {
         match self {
             ClientSession::H1(_) => Ok(()),
-            ClientSession::H2(session) => session
-                .write_trailers(trailers)
-                .map_err(|_| Fault::ClientGone),
+            ClientSession::H2(stream) => stream.write_trailers(trailers),
         }
     }
 
@@ -215,17 +198,17 @@ impl ClientSession {
     pub async fn finish(self, patience: Duration) -> io::Result<Finished> {
         match self {
             ClientSession::H1(session) => session.finish(patience).await,
-            ClientSession::H2(mut session) => {
-                session.finish().map_err(io::Error::other)?;
-                Ok(Finished::Used)
-            }
+            ClientSession::H2(mut stream) => match stream.finish() {
+                Ok(()) => Ok(Finished::Used),
+                Err(_) => Err(io::ErrorKind::BrokenPipe.into()),
+            },
         }
     }
 
     /// Ends a response that is not complete: a stream is reset. An HTTP/1 connection shows it by its close.
     pub fn abort(self) {
-        if let ClientSession::H2(mut session) = self {
-            session.shutdown_with_reason(h2::Reason::INTERNAL_ERROR);
+        if let ClientSession::H2(stream) = self {
+            stream.abort();
         }
     }
 }
@@ -319,16 +302,6 @@ impl H1Session {
             Ok(Err(fault)) => Err(io::Error::other(Fault::to_string(&fault))),
             Err(_) => Err(io::ErrorKind::TimedOut.into()),
         }
-    }
-}
-
-fn h2_fault(error: &PingoraError) -> Fault {
-    match error.etype() {
-        ErrorType::ReadError | ErrorType::ConnectionClosed | ErrorType::H2Error => {
-            Fault::ClientGone
-        }
-        ErrorType::ReadTimedout => Fault::ClientStalled,
-        _ => Fault::ClientMalformed,
     }
 }
 

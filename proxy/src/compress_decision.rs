@@ -6,7 +6,7 @@ use http::header::{self, HeaderName, HeaderValue};
 use http::{Method, StatusCode, Version};
 
 use crate::config::Compression;
-use crate::fields::{Fields, Known};
+use crate::fields::{Field, Fields, Known};
 use crate::request_head::RequestHead;
 use crate::response_head::ResponseHead;
 
@@ -87,41 +87,42 @@ impl Marker {
     }
 
     /// Passes a field on to `put`, as it is or changed, or leaves it out.
-    pub fn pass(
-        &mut self,
-        known: Known,
-        name: &[u8],
-        value: &[u8],
-        put: &mut impl FnMut(&[u8], &[u8]),
-    ) {
+    pub fn pass(&mut self, field: Field<'_>, put: &mut impl FnMut(Field<'_>)) {
         if self.plan == Plan::Leave {
-            return put(name, value);
+            return put(field);
         }
         let is_encoded = matches!(self.plan, Plan::Encode(_));
-        match known {
+        let value = field.value;
+        match field.known {
             Known::Vary => {
                 let mut items = value.split(|byte| *byte == b',').map(<[u8]>::trim_ascii);
                 self.varies |=
                     items.any(|item| item == b"*" || item.eq_ignore_ascii_case(ACCEPT_ENCODING));
-                put(name, value);
+                put(field);
             }
             // A range of the compressed bytes cannot be asked for.
             Known::ContentEncoding | Known::AcceptRanges | Known::ContentLength if is_encoded => {}
             // RFC 9110 s8.8.1: a strong validator is for one sequence of bytes, and these are others now.
             Known::Etag if is_encoded && !value.starts_with(b"W/") => {
-                put(name, &[b"W/", value].concat());
+                let weak = [b"W/", value].concat();
+                put(Field::new(Known::Etag, field.name, &weak));
             }
-            _ => put(name, value),
+            _ => put(field),
         }
     }
 
     /// Puts what the response did not say itself.
-    pub fn end(self, put: &mut impl FnMut(&[u8], &[u8])) {
+    pub fn end(self, put: &mut impl FnMut(Field<'_>)) {
         if self.plan != Plan::Leave && !self.varies {
-            put(b"Vary", ACCEPT_ENCODING);
+            put(Field::new(Known::Vary, b"Vary", ACCEPT_ENCODING));
         }
         if let Plan::Encode(coding) = self.plan {
-            put(b"Content-Encoding", coding.as_str().as_bytes());
+            let coding = coding.as_str().as_bytes();
+            put(Field::new(
+                Known::ContentEncoding,
+                b"Content-Encoding",
+                coding,
+            ));
         }
     }
 }
@@ -421,11 +422,12 @@ mod tests {
                 .expect("text")
                 .to_lowercase()
         };
-        let mut put =
-            |name: &[u8], value: &[u8]| out.push(format!("{}: {}", text(name), text(value)));
+        let mut put = |field: super::Field<'_>| {
+            out.push(format!("{}: {}", text(field.name), text(field.value)))
+        };
         let mut marker = Marker::new(plan);
         for field in fields(of).iter() {
-            marker.pass(field.known, field.name, field.value, &mut put);
+            marker.pass(field, &mut put);
         }
         marker.end(&mut put);
         out

@@ -8,12 +8,14 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Buf;
+use bytes::{Buf, Bytes};
+use h2::Reason;
+use h2::server::SendResponse;
 use http::header::HeaderValue;
 use mana_control::table::ResponseFields;
-use pingora::protocols::Digest;
-use pingora::protocols::http::v2::server::{H2Accept, H2Options, HttpSession as H2Session};
-use pingora::protocols::http::v2::server::{default_h2_options, handshake as h2_handshake};
+use pingora::protocols::http::v2::server::{
+    H2Options, default_h2_options, handshake as h2_handshake,
+};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::sync::Notify;
 use tokio::time::{Instant, timeout};
@@ -23,6 +25,7 @@ use crate::alarm::Alarm;
 use crate::answer::error_page;
 use crate::client_io::{ClientIo, IoLimits, Transport};
 use crate::client_session::ClientSession;
+use crate::client_stream::ClientStream;
 use crate::compress_decision::Plan;
 use crate::date::http_date;
 use crate::edge::Scheme;
@@ -32,7 +35,7 @@ use crate::headers::{Framing, ResponseRules, write_response};
 use crate::listen::Begins;
 use crate::per_address::Counted;
 use crate::proxy_protocol::{self, Source};
-use crate::request_head::RequestHead;
+use crate::request_head::{FrameFault, RequestHead};
 use crate::tls::is_challenge;
 use crate::worker::{Accepted, Phase, Settings, Worker};
 
@@ -325,7 +328,8 @@ async fn serve_h2(connection: Arc<Connection>, worker: Arc<Worker>, settings: &S
         worker.shared.metrics.reject("h2_preface");
         return;
     };
-    let digest = Arc::new(Digest::default());
+    // The preface is out; a client may have waited for it.
+    connection.io.gather_writes();
     let active = Arc::new(Active::default());
     let mut accepted = 0;
     let mut malformed = 0;
@@ -334,6 +338,11 @@ async fn serve_h2(connection: Arc<Connection>, worker: Arc<Worker>, settings: &S
     let head_overdue = connection.io.head_overdue(settings.timeouts.request_head);
     tokio::pin!(head_overdue);
     let mut is_overdue = false;
+    // These are polled for each request: one future for all of them.
+    let handed_over = worker.shared.reached(Phase::HandedOver);
+    tokio::pin!(handed_over);
+    let let_go = connection.let_go.notified();
+    tokio::pin!(let_go);
     loop {
         let idle = if is_overdue {
             Duration::ZERO
@@ -344,22 +353,24 @@ async fn serve_h2(connection: Arc<Connection>, worker: Arc<Worker>, settings: &S
         };
         let next = tokio::select! {
             biased;
-            () = worker.shared.reached(Phase::HandedOver), if !is_going_away => {
+            () = handed_over.as_mut(), if !is_going_away => {
                 is_going_away = true;
                 h2.graceful_shutdown();
                 continue;
             }
-            () = connection.let_go.notified(), if !is_going_away => {
+            () = let_go.as_mut(), if !is_going_away => {
                 is_going_away = true;
                 h2.graceful_shutdown();
                 continue;
             }
-            next = H2Session::from_h2_conn(&mut h2, Arc::clone(&digest)) => next,
+            next = h2.accept() => next,
+            // Behind the codec: all that it had to say leaves at once.
+            _ = connection.io.write_out() => return,
             () = connection.io.flooded() => {
                 worker.shared.metrics.reject("h2_control_frames");
                 is_going_away = true;
                 flooded_until = Some(Instant::now() + LINGER_TIME);
-                h2.abrupt_shutdown(h2::Reason::ENHANCE_YOUR_CALM);
+                h2.abrupt_shutdown(Reason::ENHANCE_YOUR_CALM);
                 continue;
             }
             () = until(flooded_until) => return,
@@ -381,40 +392,58 @@ async fn serve_h2(connection: Arc<Connection>, worker: Arc<Worker>, settings: &S
                 continue;
             }
         };
-        match next {
-            Ok(Some(H2Accept::Session(session))) => {
-                accepted += 1;
-                if accepted >= settings.limits.requests_per_connection && !is_going_away {
-                    is_going_away = true;
-                    h2.graceful_shutdown();
-                }
-                spawn_stream(session, &connection, &worker, &active);
-            }
-            Ok(Some(H2Accept::Rejected)) => {
-                malformed += 1;
-                worker.shared.metrics.reject("malformed");
-                if malformed >= H2_MALFORMED_MAX {
-                    return;
-                }
-            }
-            Ok(None) => return,
-            Err(error) => {
+        let (request, response) = match next {
+            Some(Ok(request)) => request,
+            None => return,
+            Some(Err(error)) => {
                 if let Some(limit) = broken_rule(&error) {
                     worker.shared.metrics.reject(limit);
                 }
                 return;
             }
+        };
+        let (parts, body) = request.into_parts();
+        match RequestHead::from_frames(&parts) {
+            Ok(head) => {
+                accepted += 1;
+                if accepted >= settings.limits.requests_per_connection && !is_going_away {
+                    is_going_away = true;
+                    h2.graceful_shutdown();
+                }
+                let stream = ClientStream::new(body, response);
+                spawn_stream(head, stream, &connection, &worker, &active);
+            }
+            Err(fault) => {
+                malformed += 1;
+                worker.shared.metrics.reject("malformed");
+                if malformed >= H2_MALFORMED_MAX {
+                    return;
+                }
+                refuse_stream(fault, response);
+            }
+        }
+    }
+}
+
+/// Ends the stream of a request that is malformed, and no other (RFC 9113 s8.1.1).
+fn refuse_stream(fault: FrameFault, mut response: SendResponse<Bytes>) {
+    match fault {
+        FrameFault::Framing => response.send_reset(Reason::PROTOCOL_ERROR),
+        FrameFault::Path | FrameFault::NoHost | FrameFault::Hosts => {
+            let mut head = http::Response::new(());
+            *head.status_mut() = http::StatusCode::BAD_REQUEST;
+            // It fails where the client has reset the stream itself.
+            response.send_response(head, true).ok();
         }
     }
 }
 
 /// What the codec ended a connection for: more of something than it takes (resets, CONTINUATION, empty DATA, heads that
 /// unpack to more than they may), or frames that are none.
-fn broken_rule(error: &pingora::Error) -> Option<&'static str> {
-    let error = error.root_cause().downcast_ref::<h2::Error>()?;
+fn broken_rule(error: &h2::Error) -> Option<&'static str> {
     let reason = error.reason().filter(|_| error.is_library())?;
     match reason {
-        h2::Reason::ENHANCE_YOUR_CALM => Some("h2_flood"),
+        Reason::ENHANCE_YOUR_CALM => Some("h2_flood"),
         _ => Some("h2_malformed"),
     }
 }
@@ -427,7 +456,8 @@ async fn until(deadline: Option<Instant>) {
 }
 
 fn spawn_stream(
-    session: H2Session,
+    head: RequestHead,
+    stream: ClientStream,
     connection: &Arc<Connection>,
     worker: &Arc<Worker>,
     active: &Arc<Active>,
@@ -437,9 +467,7 @@ fn spawn_stream(
     let one = ActiveOne::count(active);
     // Boxed here: the runtime moves what it is given several times, and this is some kilobytes.
     tokio::spawn(Box::pin(async move {
-        let head = session.req_header();
-        let head = RequestHead::from_parts(&head.method, head.version, &head.uri, &head.headers);
-        let session = ClientSession::H2(Box::new(session));
+        let session = ClientSession::H2(stream);
         let mut alarm = Alarm::new();
         forward::serve(head, session, &connection, &worker, false, &mut alarm).await;
         drop(one);

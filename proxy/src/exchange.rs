@@ -252,18 +252,18 @@ impl Exchange<'_> {
         if pump.informational > INFORMATIONAL_MAX {
             return Some(self.failed(Fault::UpstreamMalformed));
         }
-        // HTTP/1.0 knows none (RFC 9110 s15.2); the HTTP/2 session cannot send them.
-        if self.request.version == Version::HTTP_11 {
-            // It is for now, and whoever does not read it is not written more.
-            let sent = match self.send_head(head, Framing::Empty, Plan::Leave) {
-                Ok(()) => self.client_io.flush().await.is_ok(),
-                Err(_) => false,
-            };
-            if !sent {
-                return Some(self.failed(Fault::ClientGone));
-            }
+        // HTTP/1.0 knows none (RFC 9110 s15.2).
+        if self.request.version == Version::HTTP_10 {
+            return None;
         }
-        None
+        let sent = match self.send_head(head, Framing::Empty, Plan::Leave) {
+            // Over HTTP/2 the connection's task writes.
+            Ok(()) if self.client.is_h2() => true,
+            // It is for now, and whoever does not read it is not written more.
+            Ok(()) => self.client_io.flush().await.is_ok(),
+            Err(_) => false,
+        };
+        (!sent).then(|| self.failed(Fault::ClientGone))
     }
 
     /// Decides whether this response is compressed, and what then delimits it.

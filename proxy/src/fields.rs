@@ -110,6 +110,15 @@ known! {
     XRequestId = "x-request-id",
 }
 
+// === impl Field ===
+
+impl<'a> Field<'a> {
+    /// A field of a name that is known already, or [`Known::of`] told.
+    pub fn new(known: Known, name: &'a [u8], value: &'a [u8]) -> Field<'a> {
+        Field { name, value, known }
+    }
+}
+
 // === impl Known ===
 
 impl Known {

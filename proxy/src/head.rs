@@ -117,7 +117,7 @@ fn authority_of_url(target: &[u8]) -> Option<(usize, &[u8])> {
 }
 
 /// Whether two authorities name one host, and no two ports.
-fn is_same_host(one: &[u8], other: &[u8]) -> bool {
+pub(crate) fn is_same_host(one: &[u8], other: &[u8]) -> bool {
     let parts = |authority: &'_ [u8]| -> (Vec<u8>, Vec<u8>) {
         let bracket = authority.iter().rposition(|b| *b == b']').unwrap_or(0);
         let colon = authority[bracket..].iter().position(|b| *b == b':');

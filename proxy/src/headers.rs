@@ -6,13 +6,13 @@
 use std::cell::Cell;
 
 use bytes::Bytes;
-use http::header::{HeaderMap, HeaderName, HeaderValue};
+use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use http::{Method, StatusCode, Version};
 use mana_control::table::ResponseFields;
 
 use crate::client_address::{Client, Peer};
 use crate::compress_decision::{Marker, Plan};
-use crate::fields::{Fields, Known, content_length, has_connection_option};
+use crate::fields::{Field, Fields, Known, content_length, has_connection_option};
 use crate::request_head::RequestHead;
 use crate::response_head::{BodyLength, ResponseHead};
 
@@ -92,7 +92,8 @@ pub fn write_request(
     if !nominated.has(b"cookie") {
         write_cookies(into, fields);
     }
-    if request.version == Version::HTTP_11
+    // RFC 9110 s10.1.1: "A server that receives a 100-continue expectation in an HTTP/1.0 request MUST ignore that expectation."
+    if request.version != Version::HTTP_10
         && let Some(expect) = fields.get(Known::Expect)
     {
         write_field(into, b"Expect", expect);
@@ -142,8 +143,8 @@ pub fn write_response(
         reason => into.extend_from_slice(reason),
     }
     into.extend_from_slice(b"\r\n");
-    for_client(response, framing, plan, rules, |name, value| {
-        write_field(into, name, value);
+    for_client(response, framing, plan, rules, |field| {
+        write_field(into, field.name, field.value);
     });
     if let Some(connection) = connection {
         write_field(into, b"Connection", connection.as_bytes());
@@ -162,23 +163,43 @@ pub fn response_map(
     // One copy of all values, of which each is a piece, instead of one for each.
     let bytes = response.fields.bytes();
     let shared = Bytes::copy_from_slice(bytes);
-    for_client(response, framing, plan, rules, |name, value| {
-        let name = HeaderName::from_bytes(name);
-        let start = value.as_ptr().addr().wrapping_sub(bytes.as_ptr().addr());
-        let value = match start.checked_add(value.len()) {
+    for_client(response, framing, plan, rules, |field| {
+        let start = field
+            .value
+            .as_ptr()
+            .addr()
+            .wrapping_sub(bytes.as_ptr().addr());
+        let value = match start.checked_add(field.value.len()) {
             Some(end) if end <= bytes.len() => {
                 HeaderValue::from_maybe_shared(shared.slice(start..end))
             }
-            Some(_) | None => HeaderValue::from_maybe_shared(Bytes::copy_from_slice(value)),
+            Some(_) | None => HeaderValue::from_bytes(field.value),
         };
         // What HTTP/2 has no place for is left out: a control byte in a value, for one.
-        if let (Ok(name), Ok(mut value)) = (name, value) {
+        if let (Some(name), Ok(mut value)) = (header_name(field), value) {
             // No secret, but unlike any other: HPACK is not to remember it in the place of a value that comes again.
-            value.set_sensitive(name == X_REQUEST_ID);
+            value.set_sensitive(field.known == Known::XRequestId);
             map.append(name, value);
         }
     });
     map
+}
+
+/// The name of a field as a map has it; none if it is no token. Those that most responses have are not read letter by letter.
+fn header_name(field: Field<'_>) -> Option<HeaderName> {
+    Some(match field.known {
+        Known::AcceptRanges => header::ACCEPT_RANGES,
+        Known::CacheControl => header::CACHE_CONTROL,
+        Known::ContentEncoding => header::CONTENT_ENCODING,
+        Known::ContentLength => header::CONTENT_LENGTH,
+        Known::ContentType => header::CONTENT_TYPE,
+        Known::Date => header::DATE,
+        Known::Etag => header::ETAG,
+        Known::StrictTransportSecurity => header::STRICT_TRANSPORT_SECURITY,
+        Known::Vary => header::VARY,
+        Known::XRequestId => X_REQUEST_ID,
+        _ => return HeaderName::from_bytes(field.name).ok(),
+    })
 }
 
 /// Hands each field of the response head that goes to the client to `put`.
@@ -187,7 +208,7 @@ fn for_client(
     framing: Framing,
     plan: Plan,
     rules: ResponseRules<'_>,
-    mut put: impl FnMut(&[u8], &[u8]),
+    mut put: impl FnMut(Field<'_>),
 ) {
     let fields = &response.fields;
     let nominated = Nominated::of(fields);
@@ -195,21 +216,21 @@ fn for_client(
         for field in fields.iter() {
             let passes = !is_hop_by_hop(field.known) && field.known != Known::ContentLength;
             if passes && !nominated.has(field.name) {
-                put(field.name, field.value);
+                put(field);
             }
         }
         if response.status == StatusCode::SWITCHING_PROTOCOLS {
-            put(b"Connection", b"upgrade");
-            put(b"Upgrade", b"websocket");
+            put(Field::new(Known::Connection, b"Connection", b"upgrade"));
+            put(Field::new(Known::Upgrade, b"Upgrade", b"websocket"));
         }
         return;
     }
     let has_date = Cell::new(false);
-    let mut put = |name: &[u8], value: &[u8]| {
-        if name.eq_ignore_ascii_case(b"date") {
+    let mut put = |field: Field<'_>| {
+        if field.known == Known::Date {
             has_date.set(true);
         }
-        put(name, value);
+        put(field);
     };
     let mut marker = Marker::new(plan);
     let site = rules.fields;
@@ -224,15 +245,20 @@ fn for_client(
             known => is_hop_by_hop(known),
         };
         if !is_set && !is_site_s(field.name) && !nominated.has(field.name) {
-            marker.pass(field.known, field.name, field.value, &mut put);
+            marker.pass(field, &mut put);
         }
     }
     for (name, value) in &site.set {
         let name = name.as_str().as_bytes();
-        marker.pass(Known::of(name), name, value.as_bytes(), &mut put);
+        let field = Field::new(Known::of(name), name, value.as_bytes());
+        marker.pass(field, &mut put);
     }
     match framing {
-        Framing::Chunked => put(b"Transfer-Encoding", b"chunked"),
+        Framing::Chunked => put(Field::new(
+            Known::TransferEncoding,
+            b"Transfer-Encoding",
+            b"chunked",
+        )),
         Framing::UntilClose => {}
         // RFC 9110 s8.6: "A server MUST NOT send a Content-Length header field in any response with a status code of 1xx
         // (Informational) or 204 (No Content)."
@@ -243,18 +269,25 @@ fn for_client(
             if let Some(length) = content_length(fields) {
                 let mut text = itoa::Buffer::new();
                 let text = text.format(length).as_bytes();
-                marker.pass(Known::ContentLength, b"Content-Length", text, &mut put);
+                let field = Field::new(Known::ContentLength, b"Content-Length", text);
+                marker.pass(field, &mut put);
             }
         }
     }
     marker.end(&mut put);
     if let Some(value) = rules.strict_transport_security {
-        put(b"Strict-Transport-Security", value.as_bytes());
+        let name = b"Strict-Transport-Security";
+        put(Field::new(
+            Known::StrictTransportSecurity,
+            name,
+            value.as_bytes(),
+        ));
     }
-    put(b"X-Request-ID", rules.request_id.as_bytes());
+    let id = rules.request_id.as_bytes();
+    put(Field::new(Known::XRequestId, b"X-Request-ID", id));
     // RFC 9110 s6.6.1: whoever receives a response without one adds it.
     if !has_date.get() {
-        put(b"Date", rules.date);
+        put(Field::new(Known::Date, b"Date", rules.date));
     }
 }
 

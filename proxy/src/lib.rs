@@ -17,6 +17,7 @@ pub mod cli;
 pub mod client_address;
 pub mod client_io;
 pub mod client_session;
+pub mod client_stream;
 pub mod compress;
 pub mod compress_decision;
 pub mod config;

@@ -1,8 +1,11 @@
 //! Bodies pass both ways at once, whole, in bounded memory, and framed as the other side can read them.
 
-use bytes::Bytes;
+use std::future::poll_fn;
 use std::time::Duration;
 
+use bytes::Bytes;
+
+use crate::support::client::read;
 use crate::support::client::tls::{Offer, connect};
 use crate::support::{H1, H2, HOST, Stage, pattern, within, within_time};
 
@@ -57,9 +60,7 @@ async fn an_h2_body_without_a_length_reaches_the_upstream_whole() {
         .unwrap();
     // An empty frame with END_STREAM: a forwarder that makes a chunk of it ends the body twice.
     body.send_data(Bytes::new(), true).unwrap();
-    let response = within("echo", crate::support::client::read(response))
-        .await
-        .unwrap();
+    let response = within("echo", read(response)).await.unwrap();
     assert_eq!(response.text(), "in two pieces");
     // The upstream connection is still in order.
     for _ in 0..3 {
@@ -236,9 +237,7 @@ async fn an_early_answer_to_an_h2_upload_leaves_the_connection_in_use() {
     let (response, mut body) = client.begin(request).await.unwrap();
     body.send_data(Bytes::from_static(b"a beginning"), false)
         .unwrap();
-    let response = within("an early answer", crate::support::client::read(response))
-        .await
-        .unwrap();
+    let response = within("an early answer", read(response)).await.unwrap();
     assert_eq!(response.status, 413);
     assert_eq!(client.get("/").await.text(), "blue");
 }
@@ -261,17 +260,38 @@ async fn expect_100_continue_is_the_upstreams_to_answer() {
     let response = client.response("POST").await;
     assert_eq!(response.status, 417);
     assert!(response.informational.is_empty());
+
+    let client = stage.h2().await;
+    for (path, expected) in [("/100", 200), ("/100?refuse=1", 417)] {
+        let request = H2::to(path).method("POST").header("expect", "100-continue");
+        let (mut response, mut body) = client.begin(request.body(()).unwrap()).await.unwrap();
+        let said = poll_fn(|cx| response.poll_informational(cx));
+        let said = within("100 or the answer", said).await.transpose().unwrap();
+        assert_eq!(said.is_some(), expected == 200);
+        if let Some(said) = said {
+            assert_eq!(said.status(), 100);
+            body.send_data(Bytes::from_static(b"12345"), true).unwrap();
+        }
+        let response = read(response).await.unwrap();
+        assert_eq!(response.status, expected);
+        assert_eq!(response.text() == "5", expected == 200);
+    }
 }
 
 #[tokio::test]
-async fn early_hints_are_passed_on_over_http_1() {
+async fn early_hints_are_passed_on() {
     let stage = Stage::start().await;
-    let response = stage.h1().await.get("/103").await;
-    assert_eq!(response.text(), "blue");
-    let hints = &response.informational;
-    assert_eq!(hints.len(), 1, "{response:?}");
-    assert_eq!(hints[0].status, 103);
-    assert_eq!(hints[0].header("link"), Some("</style.css>; rel=preload"));
+    let responses = [
+        stage.h1().await.get("/103").await,
+        stage.h2().await.get("/103").await,
+    ];
+    for response in responses {
+        assert_eq!(response.text(), "blue");
+        let hints = &response.informational;
+        assert_eq!(hints.len(), 1, "{response:?}");
+        assert_eq!(hints[0].status, 103);
+        assert_eq!(hints[0].header("link"), Some("</style.css>; rel=preload"));
+    }
 }
 
 #[tokio::test]

@@ -227,3 +227,22 @@ async fn heads_of_old_clients_are_understood_and_written_anew() {
     let other = "GET http://mana.so/old HTTP/1.1\r\nHost: evil.example\r\n\r\n";
     assert!(raw.bytes_for(other).await.starts_with("HTTP/1.1 400"));
 }
+
+#[tokio::test]
+async fn the_date_is_the_upstreams_and_there_is_always_one() {
+    let old = "Thu, 01 Jan 1970 00:00:00 GMT";
+    for (said, expected) in [
+        (format!("date: {old}\r\n"), Some(old)),
+        (String::new(), None),
+    ] {
+        let answer = format!("HTTP/1.1 200 OK\r\n{said}content-length: 0\r\n\r\n");
+        let raw = Raw::answering(answer).await;
+        for response in [raw.h1().await.get("/").await, raw.h2().await.get("/").await] {
+            let date = response.header("date").unwrap();
+            match expected {
+                Some(expected) => assert_eq!(date, expected),
+                None => assert!(date.ends_with(" GMT") && !date.contains("1970"), "{date}"),
+            }
+        }
+    }
+}

@@ -29,7 +29,7 @@ pub struct Reader {
 pub struct Head {
     /// The status.
     pub status: u16,
-    /// `HTTP/1.1`.
+    /// `HTTP/1.1`, or `HTTP/2`.
     pub version: String,
     /// Names in lower case.
     pub headers: Vec<(String, String)>,

@@ -1,12 +1,14 @@
 //! HTTP/2 by the `h2` crate.
 
+use std::future::poll_fn;
+
 use bytes::{Bytes, BytesMut};
 use h2::client::SendRequest;
 use http::Request;
 use tokio::task::JoinHandle;
 
-use super::Response;
 use super::h1::Io;
+use super::{Head, Response};
 use crate::support::{HOST, within};
 
 /// A connection; it can be cloned, each clone sends streams of its own.
@@ -105,7 +107,16 @@ impl H2 {
 }
 
 /// All of a response.
-pub async fn read(response: h2::client::ResponseFuture) -> Result<Response, h2::Error> {
+pub async fn read(mut response: h2::client::ResponseFuture) -> Result<Response, h2::Error> {
+    let mut informational = Vec::new();
+    while let Some(head) = poll_fn(|cx| response.poll_informational(cx)).await {
+        let head = head?;
+        informational.push(Head {
+            status: head.status().as_u16(),
+            version: "HTTP/2".to_owned(),
+            headers: fields(head.headers()),
+        });
+    }
     let (head, mut body) = response.await?.into_parts();
     let mut bytes = BytesMut::new();
     while let Some(piece) = body.data().await {
@@ -119,7 +130,7 @@ pub async fn read(response: h2::client::ResponseFuture) -> Result<Response, h2::
         headers: fields(&head.headers),
         body: bytes.freeze(),
         trailers: fields(&trailers),
-        informational: Vec::new(),
+        informational,
     })
 }
 
