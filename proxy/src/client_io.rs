@@ -5,7 +5,7 @@
 //! connection loop keeps hold of it while a session has a clone.
 
 use std::fmt;
-use std::io;
+use std::io::{self, IoSlice};
 use std::net::SocketAddr;
 use std::pin::{Pin, pin};
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -382,7 +382,18 @@ fn poll_write_transport(
 ) -> Poll<io::Result<usize>> {
     match transport {
         Transport::Plain(tcp) => Pin::new(tcp).poll_write(cx, bytes),
-        Transport::Tls(tls) => Pin::new(tls).poll_write(cx, bytes),
+        Transport::Tls(tls) => {
+            // The record layer copies each slice apart. Copies above some size are left to the processor's string move, and
+            // where a copy lands a few bytes behind its source's place in a page, as one behind a record's header does, that
+            // is twenty times slower on AMD's Zen 3 and 4 (https://sourceware.org/bugzilla/show_bug.cgi?id=30994).
+            let mut slices = [IoSlice::new(&[]); TLS_SLICES_MAX];
+            let pieces = bytes.chunks(TLS_SLICE_BYTES);
+            let count = pieces.len().min(TLS_SLICES_MAX);
+            for (slice, piece) in slices.iter_mut().zip(pieces) {
+                *slice = IoSlice::new(piece);
+            }
+            Pin::new(tls).poll_write_vectored(cx, &slices[..count])
+        }
     }
 }
 
@@ -522,6 +533,10 @@ const READ_AHEAD_BYTES: usize = 4096;
 const READ_KEEP_BYTES: usize = 1024;
 /// Bytes that wait for a flush: one TLS record.
 const WRITE_BUFFER_BYTES: usize = 16 * 1024;
+/// Bytes that are handed to the record layer as one: below what is copied by the processor's string move.
+const TLS_SLICE_BYTES: usize = 2048;
+/// What the record layer takes at once: 64 KiB.
+const TLS_SLICES_MAX: usize = 32;
 /// A head and a small body.
 const WRITE_BYTES_USUAL: usize = 2048;
 /// Bytes of later requests that are read while one is being answered.

@@ -12,7 +12,7 @@ use std::pin::{Pin, pin};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::task::{Context, Poll};
 
-use bytes::{Buf, BytesMut};
+use bytes::{Buf, BufMut, BytesMut};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 
@@ -93,7 +93,9 @@ impl UpstreamIo {
             if inner.read.capacity() - inner.read.len() < room / ROOM_LEFT_MIN {
                 inner.read.reserve(room);
             }
-            let read = pin!(inner.tcp.read_buf(&mut inner.read)).poll(cx);
+            // No more than that, if there is room for more: what comes at once leaves in whole TLS records then.
+            let mut into = (&mut inner.read).limit(room);
+            let read = pin!(inner.tcp.read_buf(&mut into)).poll(cx);
             match read {
                 Poll::Ready(Ok(count)) => inner.received += count as u64,
                 Poll::Ready(Err(_)) => {}
