@@ -44,7 +44,8 @@ impl Alarm {
         std::future::poll_fn(|cx| self.poll(cx)).await
     }
 
-    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+    /// [`Alarm::rings`], polled.
+    pub fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         let Some(timer) = &mut self.timer else {
             return Poll::Pending;
         };

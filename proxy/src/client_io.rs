@@ -52,8 +52,10 @@ struct Inner {
     /// HTTP/2 alone.
     frames: Option<FrameBudget>,
     is_flooded: bool,
-    /// What the codec flushes waits for [`ClientIo::write_out`].
+    /// What the codec flushes waits for [`ClientIo::poll_write_out`].
     gathers: bool,
+    /// All bytes that the codec has handed over.
+    sent: u64,
 }
 
 /// What a client may do to its connection.
@@ -91,6 +93,7 @@ impl ClientIo {
             frames: is_h2.then(|| FrameBudget::new(limits.h2_control_frames, Instant::now())),
             is_flooded: false,
             gathers: false,
+            sent: 0,
         };
         ClientIo {
             shared: Arc::new(Shared {
@@ -235,23 +238,21 @@ impl ClientIo {
         std::future::poll_fn(|cx| self.lock().poll_flush(cx)).await
     }
 
-    /// From here on a flush of the HTTP/2 codec only leaves its bytes to [`write_out`](ClientIo::write_out). The codec flushes
+    /// From here on a flush of the HTTP/2 codec only leaves its bytes to [`poll_write_out`](ClientIo::poll_write_out). The codec flushes
     /// behind each DATA frame; what several streams have to say at once is one TLS record and one write so.
     pub fn gather_writes(&self) {
         self.lock().gathers = true;
     }
 
-    /// Writes out what was gathered, each time it is polled. Resolves when that fails: the client is gone, or does not read.
-    /// To be polled behind the codec, by the same task.
-    ///
-    /// # Cancel safety
-    /// No byte is lost when the future is dropped.
-    pub async fn write_out(&self) -> io::Error {
-        std::future::poll_fn(|cx| match self.lock().poll_flush(cx) {
-            Poll::Ready(Err(error)) => Poll::Ready(error),
-            Poll::Ready(Ok(())) | Poll::Pending => Poll::Pending,
-        })
-        .await
+    /// Writes out what was gathered. Ready when nothing waits any more, or the client is gone, or does not read. To be polled
+    /// behind the codec, by the same task.
+    pub fn poll_write_out(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.lock().poll_flush(cx)
+    }
+
+    /// All bytes that the HTTP/2 codec has handed over.
+    pub fn sent(&self) -> u64 {
+        self.lock().sent
     }
 
     /// Writes out what was accepted and closes the sending side.
@@ -450,6 +451,7 @@ impl AsyncWrite for ClientIo {
     ) -> Poll<io::Result<usize>> {
         let inner = &mut *self.lock();
         let count = ready!(inner.poll_write(cx, bytes))?;
+        inner.sent += count as u64;
         if let Some(frames) = &mut inner.frames {
             frames.sent(&bytes[..count]);
         }
@@ -587,7 +589,8 @@ mod tests {
         let io = codec_writes(b"two");
         assert_eq!(client_sees(), None);
         let cx = &mut Context::from_waker(Waker::noop());
-        assert!(pin!(io.write_out()).poll(cx).is_pending());
+        assert!(matches!(io.poll_write_out(cx), Poll::Ready(Ok(()))));
+        assert_eq!(io.sent(), 15);
         assert_eq!(client_sees().as_deref(), Some(&b"one, two"[..]));
         drop(client);
     }

@@ -4,6 +4,7 @@
 //! may say is `request_head.rs`'. The connection's own task (`connection.rs`) moves the bytes.
 
 use std::future::poll_fn;
+use std::task::{Context, Waker};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -98,6 +99,11 @@ impl ClientStream {
         parts.headers = fields;
         let response = Response::from_parts(parts, ());
         if status.is_informational() {
+            // The codec would send it behind a reset (RFC 9113 s5.1). Whoever waits for the reset asks again.
+            let reset = stream.poll_reset(&mut Context::from_waker(Waker::noop()));
+            if reset.is_ready() {
+                return Err(Fault::ClientGone);
+            }
             let sent = stream.send_informational(response);
             return sent.map_err(|_| Fault::ClientGone);
         }

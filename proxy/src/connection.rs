@@ -3,14 +3,17 @@
 //! Owns the loops of HTTP/1 and HTTP/2 around `forward.rs`, with their deadlines between requests, and the polite end:
 //! a client is never cut off from a response by bytes that it was still sending.
 
+use std::future::poll_fn;
 use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::task::Poll;
 use std::time::Duration;
 
 use bytes::{Buf, Bytes};
-use h2::Reason;
 use h2::server::SendResponse;
+use h2::{Reason, RecvStream};
 use http::header::HeaderValue;
 use mana_control::table::ResponseFields;
 use pingora::protocols::http::v2::server::{
@@ -31,8 +34,10 @@ use crate::date::http_date;
 use crate::edge::Scheme;
 use crate::forward::{self, Connection, Next};
 use crate::head::{HeadFault, HeadLimits, HeadScan, leading_empty_lines, scan};
-use crate::headers::{Framing, ResponseRules, write_response};
+use crate::headers::{Framing, ResponseRules, X_REQUEST_ID, write_response};
 use crate::listen::Begins;
+use crate::lull::{Due, GoingOn, Lull};
+use crate::patience::Patience;
 use crate::per_address::Counted;
 use crate::proxy_protocol::{self, Source};
 use crate::request_head::{FrameFault, RequestHead};
@@ -331,6 +336,12 @@ async fn serve_h2(connection: Arc<Connection>, worker: Arc<Worker>, settings: &S
     // The preface is out; a client may have waited for it.
     connection.io.gather_writes();
     let active = Arc::new(Active::default());
+    let patience = Patience::new(
+        settings.timeouts.client_stall,
+        settings.limits.client_bytes_per_second,
+    );
+    let mut lull = Lull::new(patience, Instant::now());
+    let mut alarm = Alarm::new();
     let mut accepted = 0;
     let mut malformed = 0;
     let mut is_going_away = false;
@@ -351,61 +362,81 @@ async fn serve_h2(connection: Arc<Connection>, worker: Arc<Worker>, settings: &S
         } else {
             settings.timeouts.idle
         };
-        let next = tokio::select! {
-            biased;
-            () = handed_over.as_mut(), if !is_going_away => {
-                is_going_away = true;
-                h2.graceful_shutdown();
-                continue;
+        let io = &connection.io;
+        let step = poll_fn(|cx| {
+            if let Poll::Ready(next) = h2.poll_accept(cx) {
+                return Poll::Ready(Step::Accepted(next));
             }
-            () = let_go.as_mut(), if !is_going_away => {
-                is_going_away = true;
-                h2.graceful_shutdown();
-                continue;
-            }
-            next = h2.accept() => next,
             // Behind the codec: all that it had to say leaves at once.
-            _ = connection.io.write_out() => return,
-            () = connection.io.flooded() => {
+            let is_written = match io.poll_write_out(cx) {
+                Poll::Ready(Ok(())) => true,
+                Poll::Ready(Err(_)) => return Poll::Ready(Step::ClientGone),
+                Poll::Pending => false,
+            };
+            let on = GoingOn {
+                is_serving: active.is_any(),
+                is_sending: !is_written || h2.has_streams(),
+                sent: io.sent(),
+            };
+            let Some((at, due)) = lull.due(on, idle, Instant::now()) else {
+                return Poll::Pending;
+            };
+            alarm.set(at);
+            alarm.poll(cx).map(|()| Step::Lull(due))
+        });
+        let step = tokio::select! {
+            biased;
+            () = handed_over.as_mut(), if !is_going_away => Step::GoAway,
+            () = let_go.as_mut(), if !is_going_away => Step::GoAway,
+            step = step => step,
+            () = io.flooded() => {
                 worker.shared.metrics.reject("h2_control_frames");
-                is_going_away = true;
-                flooded_until = Some(Instant::now() + LINGER_TIME);
-                h2.abrupt_shutdown(Reason::ENHANCE_YOUR_CALM);
-                continue;
+                Step::Abuse
             }
             () = until(flooded_until) => return,
             () = head_overdue.as_mut(), if !is_overdue => {
                 // Nothing else can come before that head is complete (RFC 9113 s6.10); what is being answered may end.
                 worker.shared.metrics.reject("request_head_timeout");
                 is_overdue = true;
-                is_going_away = true;
-                h2.graceful_shutdown();
-                continue;
+                Step::GoAway
             }
-            () = active.idle_for(idle) => {
-                if is_going_away {
-                    return;
-                }
-                // GOAWAY first: a request that is on its way is refused in a way that is safe to repeat.
-                is_going_away = true;
-                h2.graceful_shutdown();
-                continue;
-            }
+            // A look at what goes on now.
+            () = active.fell.notified() => continue,
         };
-        let (request, response) = match next {
-            Some(Ok(request)) => request,
-            None => return,
-            Some(Err(error)) => {
+        let (request, response) = match step {
+            Step::Accepted(Some(Ok(request))) => request,
+            Step::Accepted(None) | Step::ClientGone => return,
+            Step::Accepted(Some(Err(error))) => {
                 if let Some(limit) = broken_rule(&error) {
                     worker.shared.metrics.reject(limit);
                 }
                 return;
+            }
+            Step::Lull(Due::Stalled) => {
+                worker.shared.metrics.reject("client_stall");
+                return io.reset();
+            }
+            Step::Lull(Due::Idle) if is_going_away => return,
+            // GOAWAY first: a request that is on its way is refused in a way that is safe to repeat.
+            Step::Lull(Due::Idle) | Step::GoAway => {
+                is_going_away = true;
+                h2.graceful_shutdown();
+                lull.begin_anew();
+                continue;
+            }
+            Step::Abuse => {
+                is_going_away = true;
+                flooded_until = Some(Instant::now() + LINGER_TIME);
+                h2.abrupt_shutdown(Reason::ENHANCE_YOUR_CALM);
+                continue;
             }
         };
         let (parts, body) = request.into_parts();
         match RequestHead::from_frames(&parts) {
             Ok(head) => {
                 accepted += 1;
+                // One connection may carry the requests of many: a CDN's does.
+                malformed = u32::saturating_sub(malformed, 1);
                 if accepted >= settings.limits.requests_per_connection && !is_going_away {
                     is_going_away = true;
                     h2.graceful_shutdown();
@@ -414,28 +445,58 @@ async fn serve_h2(connection: Arc<Connection>, worker: Arc<Worker>, settings: &S
                 spawn_stream(head, stream, &connection, &worker, &active);
             }
             Err(fault) => {
-                malformed += 1;
                 worker.shared.metrics.reject("malformed");
-                if malformed >= H2_MALFORMED_MAX {
-                    return;
+                refuse_stream(fault, response, &connection, &worker);
+                malformed += 1;
+                if malformed == H2_MALFORMED_MAX && !is_going_away {
+                    is_going_away = true;
+                    h2.graceful_shutdown();
+                } else if malformed >= 2 * H2_MALFORMED_MAX && flooded_until.is_none() {
+                    flooded_until = Some(Instant::now() + LINGER_TIME);
+                    h2.abrupt_shutdown(Reason::ENHANCE_YOUR_CALM);
                 }
-                refuse_stream(fault, response);
             }
         }
     }
 }
 
+type Accepting = Result<(http::Request<RecvStream>, SendResponse<Bytes>), h2::Error>;
+
+/// What comes next on an HTTP/2 connection.
+#[expect(clippy::large_enum_variant, reason = "the large one is the usual one")]
+enum Step {
+    /// None at the end of the connection.
+    Accepted(Option<Accepting>),
+    ClientGone,
+    Lull(Due),
+    /// No new streams are wanted.
+    GoAway,
+    /// Nothing at all is wanted of this client.
+    Abuse,
+}
+
 /// Ends the stream of a request that is malformed, and no other (RFC 9113 s8.1.1).
-fn refuse_stream(fault: FrameFault, mut response: SendResponse<Bytes>) {
+fn refuse_stream(
+    fault: FrameFault,
+    mut response: SendResponse<Bytes>,
+    connection: &Connection,
+    worker: &Worker,
+) {
+    let mut record = Record::refused(connection);
+    let status = http::StatusCode::BAD_REQUEST;
     match fault {
         FrameFault::Framing => response.send_reset(Reason::PROTOCOL_ERROR),
         FrameFault::Path | FrameFault::NoHost | FrameFault::Hosts => {
             let mut head = http::Response::new(());
-            *head.status_mut() = http::StatusCode::BAD_REQUEST;
+            *head.status_mut() = status;
+            let fields = head.headers_mut();
+            fields.insert(X_REQUEST_ID, record.request_id.clone());
             // It fails where the client has reset the stream itself.
             response.send_response(head, true).ok();
         }
     }
+    record.refused_with(status, 0);
+    worker.finished(&record, None);
 }
 
 /// What the codec ended a connection for: more of something than it takes (resets, CONTINUATION, empty DATA, heads that
@@ -489,18 +550,14 @@ fn h2_options(settings: &Settings) -> H2Options {
 /// The streams of one HTTP/2 connection that are being served.
 #[derive(Debug, Default)]
 struct Active {
-    count: std::sync::atomic::AtomicUsize,
-    fell: tokio::sync::Notify,
+    count: AtomicUsize,
+    /// To nothing.
+    fell: Notify,
 }
 
 impl Active {
-    /// Resolves when nothing was served for `idle`; starts anew with each call.
-    async fn idle_for(&self, idle: Duration) {
-        use std::sync::atomic::Ordering;
-        while self.count.load(Ordering::Acquire) > 0 {
-            self.fell.notified().await;
-        }
-        tokio::time::sleep(idle).await;
+    fn is_any(&self) -> bool {
+        self.count.load(Ordering::Acquire) > 0
     }
 }
 
@@ -508,19 +565,16 @@ struct ActiveOne(Arc<Active>);
 
 impl ActiveOne {
     fn count(active: &Arc<Active>) -> ActiveOne {
-        active
-            .count
-            .fetch_add(1, std::sync::atomic::Ordering::AcqRel);
+        active.count.fetch_add(1, Ordering::AcqRel);
         ActiveOne(Arc::clone(active))
     }
 }
 
 impl Drop for ActiveOne {
     fn drop(&mut self) {
-        self.0
-            .count
-            .fetch_sub(1, std::sync::atomic::Ordering::AcqRel);
-        self.0.fell.notify_one();
+        if self.0.count.fetch_sub(1, Ordering::AcqRel) == 1 {
+            self.0.fell.notify_one();
+        }
     }
 }
 
@@ -531,8 +585,9 @@ const UNSENT_BYTES: u32 = 128 * 1024;
 /// How long, and for how much, a closed connection is read on.
 const LINGER_TIME: Duration = Duration::from_secs(2);
 const LINGER_BYTES_MAX: usize = 1 << 20;
-/// Requests of one HTTP/2 connection that may be malformed before it is closed.
-const H2_MALFORMED_MAX: usize = 32;
+/// Requests of one HTTP/2 connection that may be malformed, above those that were good, before it takes no new ones. With
+/// twice as many it is closed.
+const H2_MALFORMED_MAX: u32 = 32;
 /// Upload bytes under way per stream and per connection: 1 MiB at 50 ms round trip is 160 Mbit/s.
 const H2_STREAM_WINDOW: u32 = 1 << 20;
 const H2_CONNECTION_WINDOW: u32 = 4 << 20;

@@ -249,7 +249,10 @@ impl Exchange<'_> {
 
     async fn informational_event(&mut self, pump: &mut Pump, head: &ResponseHead) -> Option<Ended> {
         pump.informational += 1;
-        if pump.informational > INFORMATIONAL_MAX {
+        pump.informational_bytes += head.fields.bytes().len();
+        if pump.informational > INFORMATIONAL_MAX
+            || pump.informational_bytes > INFORMATIONAL_BYTES_MAX
+        {
             return Some(self.failed(Fault::UpstreamMalformed));
         }
         // HTTP/1.0 knows none (RFC 9110 s15.2).
@@ -482,6 +485,8 @@ pub fn is_safe(method: &Method) -> bool {
 
 /// Informational heads of one response; one of each kind is usual.
 const INFORMATIONAL_MAX: u32 = 16;
+/// Bytes of them: over HTTP/2 they wait for a client that does not read.
+const INFORMATIONAL_BYTES_MAX: usize = 64 * 1024;
 /// Response bytes that are handed to an HTTP/2 session at a time: what a slow reader has to take within `client_stall`, beside
 /// all other streams of its connection.
 const PIECE_BYTES_MAX: usize = 16 * 1024;

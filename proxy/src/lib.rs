@@ -41,6 +41,7 @@ pub mod headers;
 pub mod inherit;
 pub mod listen;
 pub mod logging;
+pub mod lull;
 pub mod messages;
 pub mod metrics;
 pub mod notify;

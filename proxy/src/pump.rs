@@ -22,6 +22,7 @@ pub(crate) struct Pump {
     pub(crate) patience: Patience,
     /// Informational heads so far.
     pub(crate) informational: u32,
+    pub(crate) informational_bytes: usize,
     /// Bytes may wait in the client's write buffer. Over HTTP/2 the connection's own task writes them, and no other may
     /// wait for the socket: it has room for one waker.
     pub(crate) is_unflushed: bool,
@@ -40,6 +41,7 @@ impl Pump {
             head_received: false,
             patience,
             informational: 0,
+            informational_bytes: 0,
             is_unflushed: false,
             encoder: None,
             client_moved_at: now,

@@ -84,10 +84,11 @@ pub(crate) async fn read_client(
     wanted: Wanted,
 ) -> Event {
     match wanted {
-        Wanted::Room => {
-            upstream_io.room().await;
-            Event::Room
-        }
+        Wanted::Room => tokio::select! {
+            () = upstream_io.room() => Event::Room,
+            // An HTTP/1 client that is gone is seen by the next read.
+            () = client.reset() => Event::ClientGone,
+        },
         Wanted::Body => Event::Body(client.read_body().await),
         Wanted::Nothing => std::future::pending().await,
         Wanted::Watch if client.is_h2() => {

@@ -64,6 +64,8 @@ impl RequestHead {
         let mut hosts = fields.all(Known::Host);
         match (named, hosts.next(), hosts.next()) {
             (_, _, Some(_)) => return Err(FrameFault::Hosts),
+            // "If these fields are present, they MUST NOT be empty" (RFC 9113 s8.3.1).
+            (_, Some(b""), None) => return Err(FrameFault::NoHost),
             (None, None, None) => return Err(FrameFault::NoHost),
             (Some(authority), Some(host), None) if !is_same_host(authority, host) => {
                 return Err(FrameFault::Hosts);
@@ -148,6 +150,7 @@ mod tests {
             ("GET", named, "/", &[("host", "mana.so:443")], Ok("mana.so")),
             ("OPTIONS", named, "*", &[], Ok("mana.so")),
             ("GET", None, "/", &[], Err(FrameFault::NoHost)),
+            ("GET", None, "/", &[("host", "")], Err(FrameFault::NoHost)),
             ("GET", named, "*", &[], Err(FrameFault::Path)),
         ];
         check(cases);

@@ -66,13 +66,20 @@ impl ResponseHead {
         let (Some(code), Some(version)) = (response.code, response.version) else {
             return Err(ResponseFault::Malformed);
         };
-        let mut fields = Fields::with_capacity(end);
-        let reason = fields.keep(response.reason.unwrap_or_default().as_bytes());
+        let head = &bytes[..end];
+        // Everything is pointed at where it stands: the parts are slices of `head`, and `fields` has a copy of that.
+        let place = |part: &[u8]| {
+            let start = part.as_ptr().addr().wrapping_sub(head.as_ptr().addr());
+            Span::new(start, part.len())
+        };
+        let mut fields = Fields::above(head);
+        let reason = place(response.reason.unwrap_or_default().as_bytes());
         for field in response.headers.iter() {
-            match field.value.iter().any(|byte| is_line_byte(*byte)) {
-                false => fields.push(field.name.as_bytes(), field.value),
-                true => fields.push(field.name.as_bytes(), &unfolded(field.value)),
-            }
+            let value = match field.value.iter().any(|byte| is_line_byte(*byte)) {
+                false => place(field.value),
+                true => fields.keep(&unfolded(field.value)),
+            };
+            fields.point_at(place(field.name.as_bytes()), value);
         }
         let head = ResponseHead {
             version: match version {

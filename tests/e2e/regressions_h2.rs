@@ -58,6 +58,90 @@ async fn a_client_that_pauses_with_huge_windows_gets_the_whole_body() {
     assert_eq!(response.text(), "firstafter");
 }
 
+#[tokio::test]
+async fn responses_that_a_client_still_reads_are_no_idle_connection() {
+    const LENGTH: usize = 200_000;
+    let stage = Stage::with(|config| {
+        config.set("timeouts", "idle", r#""500ms""#);
+        config.set("timeouts", "h2_drain", r#""100ms""#);
+    })
+    .await;
+    let h2 = async || {
+        let socket = TcpSocket::new_v4().unwrap();
+        socket.set_recv_buffer_size(64 * 1024).unwrap();
+        let tcp = within("connect", socket.connect(stage.proxy.https())).await;
+        let tls = connect_over(tcp.unwrap(), &Offer::h2(HOST)).await.unwrap();
+        let (stream, gate) = Pausing::new(tls);
+        (
+            H2::with_windows(stream, HUGE_WINDOW, HUGE_WINDOW).await,
+            gate,
+        )
+    };
+    let (client, gate) = h2().await;
+    assert_eq!(client.get("/").await.text(), "blue");
+    gate.close();
+    // More than the kernel takes, and each small enough to wait in the codec while its request is over.
+    let mut responses = Vec::new();
+    for _ in 0..40 {
+        let request = H2::to(&format!("/size?n={LENGTH}")).body(()).unwrap();
+        let (response, mut body) = client.begin(request).await.unwrap();
+        body.send_data(Bytes::new(), true).unwrap();
+        responses.push(response);
+    }
+    eventually("all requests are over", async || {
+        stage.proxy.site().await["slots"]["blue"]["in_flight"] == 0 && stage.blue.requests() >= 40
+    })
+    .await;
+    // Others come later, rest, and are closed for that: the first as this one would hear GOAWAY, the second as it would end.
+    for _ in 0..2 {
+        let (other, _gate) = h2().await;
+        eventually("a connection at rest ends", async || other.is_closed()).await;
+    }
+    gate.open();
+    for response in responses {
+        let response = within("a body", read(response)).await.unwrap();
+        assert!(response.body == pattern(LENGTH), "the body has changed");
+    }
+}
+
+#[tokio::test]
+async fn so_many_malformed_requests_end_a_connection_with_a_word_and_what_was_good_is_answered() {
+    let stage = Stage::start().await;
+    let client = stage.h2().await;
+    let held = H2::to("/hold-body").body(()).unwrap();
+    let (held, mut body) = client.begin(held).await.unwrap();
+    body.send_data(Bytes::new(), true).unwrap();
+    stage.blue.wait_for("/hold-body", 1).await;
+    let malformed = async || {
+        let request = H2::to("/").header("host", "another.example");
+        let request = request.body(()).unwrap();
+        client.try_request(request, Bytes::new()).await
+    };
+    for _ in 0..31 {
+        let response = malformed().await.unwrap();
+        assert_eq!(response.status, 400);
+        assert!(response.header("x-request-id").is_some());
+    }
+    // A good one makes up for one that was not.
+    assert_eq!(client.get("/").await.text(), "blue");
+    assert_eq!(malformed().await.unwrap().status, 400);
+    assert_eq!(client.get("/").await.text(), "blue");
+    for _ in 0..2 {
+        assert_eq!(malformed().await.unwrap().status, 400);
+    }
+    eventually("no new streams are taken", async || {
+        let request = H2::to("/").body(()).unwrap();
+        match client.try_request(request, Bytes::new()).await {
+            Ok(_) => false,
+            Err(error) => error.is_go_away(),
+        }
+    })
+    .await;
+    stage.blue.release();
+    let response = within("the held body", read(held)).await.unwrap();
+    assert_eq!(response.text(), "firstafter");
+}
+
 /// A client that takes no byte of a body, and a request that the proxy answers itself, with 421.
 async fn unread_answer(stage: &Stage) -> (H2, h2::RecvStream) {
     let tls = connect(stage.proxy.https(), &Offer::h2(HOST))
