@@ -246,3 +246,19 @@ async fn the_date_is_the_upstreams_and_there_is_always_one() {
         }
     }
 }
+
+#[tokio::test]
+async fn informational_heads_beyond_their_limits_are_502() {
+    const END: &str = "HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok";
+    let hint = |bytes: usize| format!("HTTP/1.1 103 Hint\r\nlink: {}\r\n\r\n", "a".repeat(bytes));
+    for (hints, expected) in [
+        (hint(1).repeat(16), 200),
+        (hint(1).repeat(17), 502),
+        (hint(30_000).repeat(2), 200),
+        (hint(30_000).repeat(3), 502),
+    ] {
+        let raw = Raw::answering(format!("{hints}{END}")).await;
+        assert_eq!(raw.h1().await.get("/").await.status, expected);
+        assert_eq!(raw.h2().await.get("/").await.status, expected);
+    }
+}
