@@ -328,6 +328,10 @@ impl Inner {
     fn poll_write(&mut self, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         if self.waiting() + bytes.len() <= WRITE_BUFFER_BYTES {
             // Head and small body leave as one record and one segment: nothing is written before the flush.
+            if self.gathers && self.write.capacity() == 0 {
+                // It is held for one poll of the codec, and growing would copy what is there.
+                self.write.reserve(WRITE_BUFFER_BYTES);
+            }
             self.write.extend_from_slice(bytes);
             return Poll::Ready(Ok(bytes.len()));
         }
