@@ -1,24 +1,17 @@
 //! One client connection: handshake, then requests until one side has had enough.
 //!
-//! Owns the loops of HTTP/1 and HTTP/2 around `forward.rs`, with their deadlines between requests, and the polite end:
-//! a client is never cut off from a response by bytes that it was still sending.
+//! Owns what comes before the requests, the loop of HTTP/1 around `forward.rs` with its deadlines between requests, and the
+//! polite end: a client is never cut off from a response by bytes that it was still sending. `connection_h2.rs` has the loop
+//! of HTTP/2.
 
-use std::future::poll_fn;
 use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::task::Poll;
 use std::time::Duration;
 
-use bytes::{Buf, Bytes};
-use h2::server::SendResponse;
-use h2::{Reason, RecvStream};
+use bytes::Buf;
 use http::header::HeaderValue;
 use mana_control::table::ResponseFields;
-use pingora::protocols::http::v2::server::{
-    H2Options, default_h2_options, handshake as h2_handshake,
-};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::sync::Notify;
 use tokio::time::{Instant, timeout};
@@ -28,19 +21,17 @@ use crate::alarm::Alarm;
 use crate::answer::error_page;
 use crate::client_io::{ClientIo, IoLimits, Transport};
 use crate::client_session::ClientSession;
-use crate::client_stream::ClientStream;
 use crate::compress_decision::Plan;
+use crate::connection_h2;
 use crate::date::http_date;
 use crate::edge::Scheme;
 use crate::forward::{self, Connection, Next};
 use crate::head::{HeadFault, HeadLimits, HeadScan, leading_empty_lines, scan};
-use crate::headers::{Framing, ResponseRules, X_REQUEST_ID, write_response};
+use crate::headers::{Framing, ResponseRules, write_response};
 use crate::listen::Begins;
-use crate::lull::{Due, GoingOn, Lull};
-use crate::patience::Patience;
 use crate::per_address::Counted;
 use crate::proxy_protocol::{self, Source};
-use crate::request_head::{FrameFault, RequestHead};
+use crate::request_head::RequestHead;
 use crate::tls::is_challenge;
 use crate::worker::{Accepted, Phase, Settings, Worker};
 
@@ -119,7 +110,7 @@ pub async fn serve(accepted: Accepted, worker: Arc<Worker>) {
         io,
     });
     if connection.io.is_h2() {
-        serve_h2(Arc::clone(&connection), Arc::clone(&worker), &settings).await;
+        connection_h2::serve(Arc::clone(&connection), Arc::clone(&worker), &settings).await;
     } else {
         serve_h1(&connection, &worker).await;
     }
@@ -323,273 +314,10 @@ async fn close(io: &ClientIo) {
     timeout(LINGER_TIME, linger).await.ok();
 }
 
-// === HTTP/2 ===
-
-async fn serve_h2(connection: Arc<Connection>, worker: Arc<Worker>, settings: &Settings) {
-    let options = h2_options(settings);
-    let stream = Box::new(connection.io.clone());
-    let preface = h2_handshake(stream, Some(options));
-    let Ok(Ok(mut h2)) = timeout(settings.timeouts.request_head, preface).await else {
-        worker.shared.metrics.reject("h2_preface");
-        return;
-    };
-    // The preface is out; a client may have waited for it.
-    connection.io.gather_writes();
-    let active = Arc::new(Active::default());
-    let patience = Patience::new(
-        settings.timeouts.client_stall,
-        settings.limits.client_bytes_per_second,
-    );
-    let mut lull = Lull::new(patience, Instant::now());
-    let mut alarm = Alarm::new();
-    let mut accepted = 0;
-    let mut malformed = 0;
-    let mut is_going_away = false;
-    let mut flooded_until: Option<Instant> = None;
-    let head_overdue = connection.io.head_overdue(settings.timeouts.request_head);
-    tokio::pin!(head_overdue);
-    let mut is_overdue = false;
-    // These are polled for each request: one future for all of them.
-    let handed_over = worker.shared.reached(Phase::HandedOver);
-    tokio::pin!(handed_over);
-    let let_go = connection.let_go.notified();
-    tokio::pin!(let_go);
-    loop {
-        let idle = if is_overdue {
-            Duration::ZERO
-        } else if is_going_away {
-            settings.timeouts.h2_drain
-        } else {
-            settings.timeouts.idle
-        };
-        let io = &connection.io;
-        let step = poll_fn(|cx| {
-            if let Poll::Ready(next) = h2.poll_accept(cx) {
-                return Poll::Ready(Step::Accepted(next));
-            }
-            // Behind the codec: all that it had to say leaves at once.
-            let is_written = match io.poll_write_out(cx) {
-                Poll::Ready(Ok(())) => true,
-                Poll::Ready(Err(_)) => return Poll::Ready(Step::ClientGone),
-                Poll::Pending => false,
-            };
-            let on = GoingOn {
-                is_serving: active.is_any(),
-                is_sending: !is_written || h2.has_streams(),
-                sent: io.sent(),
-            };
-            let Some((at, due)) = lull.due(on, idle, Instant::now()) else {
-                return Poll::Pending;
-            };
-            alarm.set(at);
-            alarm.poll(cx).map(|()| Step::Lull(due))
-        });
-        let step = tokio::select! {
-            biased;
-            () = handed_over.as_mut(), if !is_going_away => Step::GoAway,
-            () = let_go.as_mut(), if !is_going_away => Step::GoAway,
-            step = step => step,
-            () = io.flooded() => {
-                worker.shared.metrics.reject("h2_control_frames");
-                Step::Abuse
-            }
-            () = until(flooded_until) => return,
-            () = head_overdue.as_mut(), if !is_overdue => {
-                // Nothing else can come before that head is complete (RFC 9113 s6.10); what is being answered may end.
-                worker.shared.metrics.reject("request_head_timeout");
-                is_overdue = true;
-                Step::GoAway
-            }
-            // A look at what goes on now.
-            () = active.fell.notified() => continue,
-        };
-        let (request, response) = match step {
-            Step::Accepted(Some(Ok(request))) => request,
-            Step::Accepted(None) | Step::ClientGone => return,
-            Step::Accepted(Some(Err(error))) => {
-                if let Some(limit) = broken_rule(&error) {
-                    worker.shared.metrics.reject(limit);
-                }
-                return;
-            }
-            Step::Lull(Due::Stalled) => {
-                worker.shared.metrics.reject("client_stall");
-                return io.reset();
-            }
-            Step::Lull(Due::Idle) if is_going_away => return,
-            // GOAWAY first: a request that is on its way is refused in a way that is safe to repeat.
-            Step::Lull(Due::Idle) | Step::GoAway => {
-                is_going_away = true;
-                h2.graceful_shutdown();
-                lull.begin_anew();
-                continue;
-            }
-            Step::Abuse => {
-                is_going_away = true;
-                flooded_until = Some(Instant::now() + LINGER_TIME);
-                h2.abrupt_shutdown(Reason::ENHANCE_YOUR_CALM);
-                continue;
-            }
-        };
-        let (parts, body) = request.into_parts();
-        match RequestHead::from_frames(&parts) {
-            Ok(head) => {
-                accepted += 1;
-                // One connection may carry the requests of many: a CDN's does.
-                malformed = u32::saturating_sub(malformed, 1);
-                if accepted >= settings.limits.requests_per_connection && !is_going_away {
-                    is_going_away = true;
-                    h2.graceful_shutdown();
-                }
-                let stream = ClientStream::new(body, response);
-                spawn_stream(head, stream, &connection, &worker, &active);
-            }
-            Err(fault) => {
-                worker.shared.metrics.reject("malformed");
-                refuse_stream(fault, response, &connection, &worker);
-                malformed += 1;
-                if malformed == H2_MALFORMED_MAX && !is_going_away {
-                    is_going_away = true;
-                    h2.graceful_shutdown();
-                } else if malformed >= 2 * H2_MALFORMED_MAX && flooded_until.is_none() {
-                    flooded_until = Some(Instant::now() + LINGER_TIME);
-                    h2.abrupt_shutdown(Reason::ENHANCE_YOUR_CALM);
-                }
-            }
-        }
-    }
-}
-
-type Accepting = Result<(http::Request<RecvStream>, SendResponse<Bytes>), h2::Error>;
-
-/// What comes next on an HTTP/2 connection.
-#[expect(clippy::large_enum_variant, reason = "the large one is the usual one")]
-enum Step {
-    /// None at the end of the connection.
-    Accepted(Option<Accepting>),
-    ClientGone,
-    Lull(Due),
-    /// No new streams are wanted.
-    GoAway,
-    /// Nothing at all is wanted of this client.
-    Abuse,
-}
-
-/// Ends the stream of a request that is malformed, and no other (RFC 9113 s8.1.1).
-fn refuse_stream(
-    fault: FrameFault,
-    mut response: SendResponse<Bytes>,
-    connection: &Connection,
-    worker: &Worker,
-) {
-    let mut record = Record::refused(connection);
-    let status = http::StatusCode::BAD_REQUEST;
-    match fault {
-        FrameFault::Framing => response.send_reset(Reason::PROTOCOL_ERROR),
-        FrameFault::Path | FrameFault::NoHost | FrameFault::Hosts => {
-            let mut head = http::Response::new(());
-            *head.status_mut() = status;
-            let fields = head.headers_mut();
-            fields.insert(X_REQUEST_ID, record.request_id.clone());
-            // It fails where the client has reset the stream itself.
-            response.send_response(head, true).ok();
-        }
-    }
-    record.refused_with(status, 0);
-    worker.finished(&record, None);
-}
-
-/// What the codec ended a connection for: more of something than it takes (resets, CONTINUATION, empty DATA, heads that
-/// unpack to more than they may), or frames that are none.
-fn broken_rule(error: &h2::Error) -> Option<&'static str> {
-    let reason = error.reason().filter(|_| error.is_library())?;
-    match reason {
-        Reason::ENHANCE_YOUR_CALM => Some("h2_flood"),
-        _ => Some("h2_malformed"),
-    }
-}
-
-async fn until(deadline: Option<Instant>) {
-    match deadline {
-        Some(deadline) => tokio::time::sleep_until(deadline).await,
-        None => std::future::pending().await,
-    }
-}
-
-fn spawn_stream(
-    head: RequestHead,
-    stream: ClientStream,
-    connection: &Arc<Connection>,
-    worker: &Arc<Worker>,
-    active: &Arc<Active>,
-) {
-    let connection = Arc::clone(connection);
-    let worker = Arc::clone(worker);
-    let one = ActiveOne::count(active);
-    // Boxed here: the runtime moves what it is given several times, and this is some kilobytes.
-    tokio::spawn(Box::pin(async move {
-        let session = ClientSession::H2(stream);
-        let mut alarm = Alarm::new();
-        forward::serve(head, session, &connection, &worker, false, &mut alarm).await;
-        drop(one);
-    }));
-}
-
-fn h2_options(settings: &Settings) -> H2Options {
-    let mut options = default_h2_options();
-    let head_bytes = u32::try_from(settings.limits.head_bytes).unwrap_or(u32::MAX);
-    options
-        .max_header_list_size(head_bytes)
-        .max_concurrent_streams(settings.limits.h2_streams)
-        .initial_window_size(H2_STREAM_WINDOW)
-        .initial_connection_window_size(H2_CONNECTION_WINDOW)
-        .max_send_buffer_size(H2_SEND_BUFFER);
-    options
-}
-
-/// The streams of one HTTP/2 connection that are being served.
-#[derive(Debug, Default)]
-struct Active {
-    count: AtomicUsize,
-    /// To nothing.
-    fell: Notify,
-}
-
-impl Active {
-    fn is_any(&self) -> bool {
-        self.count.load(Ordering::Acquire) > 0
-    }
-}
-
-struct ActiveOne(Arc<Active>);
-
-impl ActiveOne {
-    fn count(active: &Arc<Active>) -> ActiveOne {
-        active.count.fetch_add(1, Ordering::AcqRel);
-        ActiveOne(Arc::clone(active))
-    }
-}
-
-impl Drop for ActiveOne {
-    fn drop(&mut self) {
-        if self.0.count.fetch_sub(1, Ordering::AcqRel) == 1 {
-            self.0.fell.notify_one();
-        }
-    }
-}
-
 /// How long a connection at rest stays open once the process is on its way out.
 const REST_WHEN_DRAINING: Duration = Duration::from_secs(2);
 /// Response bytes that the kernel keeps beside those under way.
 const UNSENT_BYTES: u32 = 128 * 1024;
 /// How long, and for how much, a closed connection is read on.
-const LINGER_TIME: Duration = Duration::from_secs(2);
+pub(crate) const LINGER_TIME: Duration = Duration::from_secs(2);
 const LINGER_BYTES_MAX: usize = 1 << 20;
-/// Requests of one HTTP/2 connection that may be malformed, above those that were good, before it takes no new ones. With
-/// twice as many it is closed.
-const H2_MALFORMED_MAX: u32 = 32;
-/// Upload bytes under way per stream and per connection: 1 MiB at 50 ms round trip is 160 Mbit/s.
-const H2_STREAM_WINDOW: u32 = 1 << 20;
-const H2_CONNECTION_WINDOW: u32 = 4 << 20;
-/// Response bytes that wait per stream for the client's window.
-const H2_SEND_BUFFER: usize = 256 * 1024;

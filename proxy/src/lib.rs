@@ -22,6 +22,7 @@ pub mod compress;
 pub mod compress_decision;
 pub mod config;
 pub mod connection;
+pub mod connection_h2;
 mod date;
 pub mod demo;
 pub mod descriptors;
