@@ -54,8 +54,6 @@ struct Inner {
     is_flooded: bool,
     /// What the codec flushes waits for [`ClientIo::poll_write_out`].
     gathers: bool,
-    /// All bytes that the codec has handed over.
-    sent: u64,
 }
 
 /// What a client may do to its connection.
@@ -93,7 +91,6 @@ impl ClientIo {
             frames: is_h2.then(|| FrameBudget::new(limits.h2_control_frames, Instant::now())),
             is_flooded: false,
             gathers: false,
-            sent: 0,
         };
         ClientIo {
             shared: Arc::new(Shared {
@@ -250,9 +247,10 @@ impl ClientIo {
         self.lock().poll_flush(cx)
     }
 
-    /// All bytes that the HTTP/2 codec has handed over.
-    pub fn sent(&self) -> u64 {
-        self.lock().sent
+    /// Bytes of bodies that the HTTP/2 codec has handed over.
+    pub fn body_sent(&self) -> u64 {
+        let inner = self.lock();
+        inner.frames.as_ref().map_or(0, FrameBudget::body_sent)
     }
 
     /// Writes out what was accepted and closes the sending side.
@@ -455,7 +453,6 @@ impl AsyncWrite for ClientIo {
     ) -> Poll<io::Result<usize>> {
         let inner = &mut *self.lock();
         let count = ready!(inner.poll_write(cx, bytes))?;
-        inner.sent += count as u64;
         if let Some(frames) = &mut inner.frames {
             frames.sent(&bytes[..count]);
         }

@@ -51,7 +51,7 @@ pub async fn serve(connection: Arc<Connection>, worker: Arc<Worker>, settings: &
     let mut accepted = 0;
     let mut malformed = 0;
     let mut is_going_away = false;
-    let mut flooded_until: Option<Instant> = None;
+    let mut ends_by: Option<Instant> = None;
     let head_overdue = connection.io.head_overdue(settings.timeouts.request_head);
     tokio::pin!(head_overdue);
     let mut is_overdue = false;
@@ -82,8 +82,11 @@ pub async fn serve(connection: Arc<Connection>, worker: Arc<Worker>, settings: &
             let on = GoingOn {
                 is_serving: active.is_any(),
                 is_sending: !is_written || h2.has_streams(),
-                sent: io.sent(),
+                sent: io.body_sent(),
             };
+            if ends_by.is_some() {
+                return Poll::Pending;
+            }
             let Some((at, due)) = lull.due(on, idle, Instant::now()) else {
                 return Poll::Pending;
             };
@@ -99,7 +102,7 @@ pub async fn serve(connection: Arc<Connection>, worker: Arc<Worker>, settings: &
                 worker.shared.metrics.reject("h2_control_frames");
                 Step::Abuse
             }
-            () = until(flooded_until) => return,
+            () = until(ends_by) => return,
             () = head_overdue.as_mut(), if !is_overdue => {
                 // Nothing else can come before that head is complete (RFC 9113 s6.10); what is being answered may end.
                 worker.shared.metrics.reject("request_head_timeout");
@@ -122,17 +125,22 @@ pub async fn serve(connection: Arc<Connection>, worker: Arc<Worker>, settings: &
                 worker.shared.metrics.reject("client_stall");
                 return io.reset();
             }
-            Step::Lull(Due::Idle) if is_going_away => return,
+            // The last word says which streams were taken: others are safe to repeat (RFC 9113 s6.8).
+            Step::Lull(Due::Idle) if is_going_away => {
+                ends_by = Some(Instant::now() + LINGER_TIME);
+                h2.abrupt_shutdown(Reason::NO_ERROR);
+                continue;
+            }
             // GOAWAY first: a request that is on its way is refused in a way that is safe to repeat.
             Step::Lull(Due::Idle) | Step::GoAway => {
                 is_going_away = true;
                 h2.graceful_shutdown();
-                lull.begin_anew();
+                lull.begin_anew(Instant::now());
                 continue;
             }
             Step::Abuse => {
                 is_going_away = true;
-                flooded_until = Some(Instant::now() + LINGER_TIME);
+                ends_by = Some(Instant::now() + LINGER_TIME);
                 h2.abrupt_shutdown(Reason::ENHANCE_YOUR_CALM);
                 continue;
             }
@@ -157,8 +165,8 @@ pub async fn serve(connection: Arc<Connection>, worker: Arc<Worker>, settings: &
                 if malformed == H2_MALFORMED_MAX && !is_going_away {
                     is_going_away = true;
                     h2.graceful_shutdown();
-                } else if malformed >= 2 * H2_MALFORMED_MAX && flooded_until.is_none() {
-                    flooded_until = Some(Instant::now() + LINGER_TIME);
+                } else if malformed >= 2 * H2_MALFORMED_MAX && ends_by.is_none() {
+                    ends_by = Some(Instant::now() + LINGER_TIME);
                     h2.abrupt_shutdown(Reason::ENHANCE_YOUR_CALM);
                 }
             }

@@ -21,6 +21,7 @@ pub struct FrameBudget {
     tokens_max: u32,
     /// Those that were earned; `earned <= EARNED_MAX`.
     earned: u32,
+    body_sent: u64,
     /// When tokens were last added for time.
     added_at: Instant,
     /// When the first byte came of a head or a control frame that is not complete yet.
@@ -39,6 +40,7 @@ impl FrameBudget {
         FrameBudget {
             received: FrameWalk::behind(CLIENT_PREFACE_BYTES),
             sent: FrameWalk::behind(0),
+            body_sent: 0,
             tokens: tokens_max,
             tokens_max,
             earned: 0,
@@ -84,13 +86,20 @@ impl FrameBudget {
 
     /// Bytes went to the client.
     pub fn sent(&mut self, bytes: &[u8]) {
-        let mut earned = 0_u32;
+        let (mut earned, mut body) = (0_u32, 0_u64);
         self.sent.walk(bytes, |frame| {
             if frame.kind == Kind::Data {
                 earned += TOKENS_PER_DATA;
+                body += frame.length as u64;
             }
         });
         self.earn(earned);
+        self.body_sent += body;
+    }
+
+    /// Bytes of bodies that went to the client, counted when their frames begin.
+    pub fn body_sent(&self) -> u64 {
+        self.body_sent
     }
 
     fn earn(&mut self, tokens: u32) {
@@ -240,6 +249,20 @@ mod tests {
         let mut budget = FrameBudget::new(100, now);
         budget.received(PREFACE, now).expect("no flood");
         budget
+    }
+
+    #[test]
+    fn bytes_of_bodies_are_counted_and_no_others() {
+        let mut budget = budget(Instant::now());
+        for (kind, payload, expected) in
+            [(PING, 8, 0), (DATA, 5, 5), (SETTINGS, 0, 5), (DATA, 7, 12)]
+        {
+            // However the bytes are cut.
+            for piece in frame(kind, 0, payload).chunks(4) {
+                budget.sent(piece);
+            }
+            assert_eq!(budget.body_sent(), expected);
+        }
     }
 
     /// How many of a frame are taken at once.

@@ -13,17 +13,18 @@ use crate::patience::Patience;
 #[derive(Clone, Copy, Debug)]
 pub struct Lull {
     state: State,
-    /// When the state began; for [`State::Sending`], when bytes left last.
+    /// When the state was seen first; while it is [`State::Sending`], last.
     since: Instant,
-    /// All bytes that had left by then.
+    /// All bytes of bodies that had left by then.
     sent: u64,
-    full_patience: Patience,
+    /// What is left of it. Only bytes and a rest restore it: requests in between do not.
+    patience: Patience,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum State {
     Serving,
-    Sending(Patience),
+    Sending,
     Resting,
 }
 
@@ -34,7 +35,7 @@ pub struct GoingOn {
     pub is_serving: bool,
     /// Parts of responses wait for the client.
     pub is_sending: bool,
-    /// All bytes that have left so far.
+    /// All bytes of bodies that have left so far.
     pub sent: u64,
 }
 
@@ -54,41 +55,46 @@ impl Lull {
             state: State::Serving,
             since: now,
             sent: 0,
-            full_patience: patience,
+            patience,
         }
     }
 
     /// A rest begins anew, whatever was rested before.
-    pub fn begin_anew(&mut self) {
-        self.state = State::Serving;
+    pub fn begin_anew(&mut self, now: Instant) {
+        if self.state == State::Resting {
+            self.since = now;
+        }
     }
 
     /// When the connection ends, and why, if it goes on like this; a connection at rest may stay for `idle`.
     pub fn due(&mut self, on: GoingOn, idle: Duration, now: Instant) -> Option<(Instant, Due)> {
-        match (on, self.state) {
-            (on, _) if on.is_serving => {
-                self.state = State::Serving;
-                None
-            }
-            (on, State::Sending(mut patience)) if on.is_sending => {
-                let moved = usize::try_from(on.sent - self.sent).unwrap_or(usize::MAX);
-                if moved > 0 {
-                    patience.moved(now - self.since, moved);
-                    self.state = State::Sending(patience);
-                    (self.since, self.sent) = (now, on.sent);
-                }
-                Some((self.since + patience.left(), Due::Stalled))
-            }
-            (on, _) if on.is_sending => {
-                self.state = State::Sending(self.full_patience);
-                (self.since, self.sent) = (now, on.sent);
-                Some((now + self.full_patience.left(), Due::Stalled))
-            }
-            (_, State::Resting) => Some((self.since + idle, Due::Idle)),
-            (_, State::Serving | State::Sending(_)) => {
-                self.state = State::Resting;
-                self.since = now;
-                Some((now + idle, Due::Idle))
+        let state = match on {
+            GoingOn {
+                is_serving: true, ..
+            } => State::Serving,
+            GoingOn {
+                is_sending: true, ..
+            } => State::Sending,
+            _ => State::Resting,
+        };
+        let before = std::mem::replace(&mut self.state, state);
+        if before == State::Sending {
+            self.patience.waited(now - self.since);
+        }
+        let moved = on.sent - std::mem::replace(&mut self.sent, on.sent);
+        if moved > 0 {
+            let moved = usize::try_from(moved).unwrap_or(usize::MAX);
+            self.patience.moved(Duration::ZERO, moved);
+        }
+        if before != State::Resting || state != State::Resting {
+            self.since = now;
+        }
+        match state {
+            State::Serving => None,
+            State::Sending => Some((now + self.patience.left(), Due::Stalled)),
+            State::Resting => {
+                self.patience.restore();
+                Some((self.since + idle, Due::Idle))
             }
         }
     }
@@ -132,6 +138,9 @@ mod tests {
         // The rest begins when all is taken, and again behind each request.
         let slow = ends(|second| going_on(false, second < 100, second * 1000));
         assert_eq!(slow, Some((175, Due::Idle)));
+        // Requests that cost a client nothing do not hold the end off.
+        let asking = ends(|second| going_on(second % 3 == 0, true, 9));
+        assert_eq!(asking, Some((46, Due::Stalled)));
         let busy = ends(|second| going_on(second % 50 == 49 && second < 200, false, 0));
         assert_eq!(busy, Some((275, Due::Idle)));
     }
@@ -142,8 +151,8 @@ mod tests {
         let mut lull = Lull::new(Patience::new(IDLE, 100), start);
         let rests = going_on(false, false, 0);
         lull.due(rests, IDLE, start);
-        lull.begin_anew();
         let later = start + IDLE;
+        lull.begin_anew(later);
         let ten = Duration::from_secs(10);
         assert_eq!(lull.due(rests, ten, later), Some((later + ten, Due::Idle)));
     }

@@ -41,6 +41,11 @@ impl Patience {
             .min(self.limit);
     }
 
+    /// The client was waited for and moved nothing.
+    pub fn waited(&mut self, waited: Duration) {
+        self.left = self.left.saturating_sub(waited);
+    }
+
     /// It is as if nothing had been waited for.
     pub fn restore(&mut self) {
         self.left = self.limit;
