@@ -30,6 +30,7 @@ use mana_proxy::headers::{
     About, Framing, ResponseRules, response_framing, response_map, write_request, write_response,
 };
 use mana_proxy::request_head::RequestHead;
+use mana_proxy::request_id::RequestId;
 use mana_proxy::response_head::{BodyLength, ResponseHead};
 use mana_proxy::select::candidates;
 
@@ -119,17 +120,17 @@ fn rewrites(criterion: &mut Criterion) {
         scheme: Scheme::Https,
         peer: Peer::Stranger,
     };
-    let request_id = HeaderValue::from_static("86fa7fa506d193132f0deb002b694e7c");
+    let request_id = RequestId::random();
     let about = About {
         client: &client,
         authority: b"mana.so",
-        request_id: &request_id,
+        request_id,
     };
     let rules = ResponseRules {
         strict_transport_security: None,
         fields: &ResponseFields::default(),
-        request_id: &request_id,
-        date: b"Sun, 22 Nov 2026 09:00:00 GMT",
+        request_id,
+        date: || *b"Sun, 22 Nov 2026 09:00:00 GMT",
     };
     let plan = Plan::of(&Compression::default(), &request, &response);
     criterion.bench_function("headers: a request for the upstream", |bench| {

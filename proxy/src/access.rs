@@ -21,20 +21,21 @@ use http::header::HeaderValue;
 use http::{StatusCode, Version};
 use mana_control::{Site, Slot, Upstream};
 
-use crate::access_line::{Line, time_text};
+use crate::access_line::{Line, key, time_text};
 use crate::client_address::Client;
 use crate::exchange::Progress;
 use crate::fault::Fault;
 use crate::forward::Connection;
 use crate::request_head::RequestHead;
+use crate::request_id::RequestId;
 use crate::select::Candidate;
 use crate::tunnel::{TunnelEnd, TunnelReport};
 
 /// Everything that is known of one request when it is over.
 #[derive(Debug)]
 pub struct Record {
-    /// 32 hexadecimal digits.
-    pub request_id: HeaderValue,
+    /// Its id.
+    pub request_id: RequestId,
     /// What went wrong, if anything did.
     pub fault: Option<Fault>,
     /// Who answered.
@@ -79,7 +80,7 @@ impl Record {
     /// The record of bytes that never became a request.
     pub fn refused(connection: &Connection) -> Record {
         Record {
-            request_id: request_id(),
+            request_id: RequestId::random(),
             fault: None,
             served: Served::Upstream,
             started: Instant::now(),
@@ -194,8 +195,15 @@ impl Record {
         }
     }
 
-    /// Appends the record's line, newline included. `head` is what the request said, if it became one.
-    pub fn write_line(&self, head: Option<&RequestHead>, now: SystemTime, into: &mut Vec<u8>) {
+    /// Appends the record's line, newline included. `head` is what the request said, if it became one, and `took` the time
+    /// until `now`.
+    pub fn write_line(
+        &self,
+        head: Option<&RequestHead>,
+        took: Duration,
+        now: SystemTime,
+        into: &mut Vec<u8>,
+    ) {
         let (bytes_in, bytes_out) = self.bytes();
         let time = time_text(now);
         let upstream = self.upstream.as_ref();
@@ -205,28 +213,34 @@ impl Record {
             .first_byte
             .map(|at| micros(at.into_std().saturating_duration_since(self.started)));
         let mut line = Line::begin(into);
-        line.text("time", std::str::from_utf8(&time).unwrap_or_default());
-        line.text("request_id", self.request_id.to_str().unwrap_or_default());
-        line.text("client", self.client.to_str().unwrap_or_default());
-        line.text("protocol", self.protocol);
-        line.text_if("site", self.site_name());
-        line.text_if("method", head.map(|head| head.method.as_str()));
-        line.text_if("host", host.and_then(|host| std::str::from_utf8(host).ok()));
-        line.text_if("path", head.map(RequestHead::path_and_query));
-        line.number("status", u64::from(self.status().as_u16()));
-        line.number("bytes_in", bytes_in);
-        line.number("bytes_out", bytes_out);
-        line.text_if("slot", self.slot().map(Slot::as_str));
+        line.text(key!("time"), std::str::from_utf8(&time).unwrap_or_default());
+        line.text(key!("request_id"), self.request_id.as_str());
+        line.text(key!("client"), self.client.to_str().unwrap_or_default());
+        line.text(key!("protocol"), self.protocol);
+        line.text_if(key!("site"), self.site_name());
+        line.text_if(key!("method"), head.map(|head| head.method.as_str()));
         line.text_if(
-            "upstream",
+            key!("host"),
+            host.and_then(|host| std::str::from_utf8(host).ok()),
+        );
+        line.text_if(key!("path"), head.map(RequestHead::path_and_query));
+        line.number(key!("status"), u64::from(self.status().as_u16()));
+        line.number(key!("bytes_in"), bytes_in);
+        line.number(key!("bytes_out"), bytes_out);
+        line.text_if(key!("slot"), self.slot().map(Slot::as_str));
+        line.text_if(
+            key!("upstream"),
             upstream.map(|(_, upstream)| upstream.address.as_str()),
         );
-        line.number_if("generation", self.site.as_ref().map(|site| site.generation));
-        line.number_if("attempts", upstream.map(|_| self.attempts as u64));
-        line.number("duration_us", micros(self.duration()));
-        line.number_if("connect_us", upstream.map(|_| self.connect_us));
-        line.number_if("first_byte_us", first_byte);
-        line.text("outcome", self.outcome());
+        line.number_if(
+            key!("generation"),
+            self.site.as_ref().map(|site| site.generation),
+        );
+        line.number_if(key!("attempts"), upstream.map(|_| self.attempts as u64));
+        line.number(key!("duration_us"), micros(took));
+        line.number_if(key!("connect_us"), upstream.map(|_| self.connect_us));
+        line.number_if(key!("first_byte_us"), first_byte);
+        line.text(key!("outcome"), self.outcome());
         line.end();
     }
 
@@ -242,20 +256,4 @@ impl Record {
 
 fn micros(duration: Duration) -> u64 {
     u64::try_from(duration.as_micros()).unwrap_or(u64::MAX)
-}
-
-/// 128 random bits in hexadecimal.
-fn request_id() -> HeaderValue {
-    const DIGITS: &[u8; 16] = b"0123456789abcdef";
-    let mut text = [0_u8; 32];
-    let mut bits = fastrand::u128(..);
-    for digit in &mut text {
-        *digit = DIGITS[(bits & 0xf) as usize];
-        bits >>= 4;
-    }
-    // Hexadecimal digits are valid in a field.
-    let mut id = HeaderValue::from_bytes(&text).unwrap_or_else(|_| HeaderValue::from_static("0"));
-    // No secret, but unlike any other: HPACK is not to remember it in the place of a value that comes again.
-    id.set_sensitive(true);
-    id
 }

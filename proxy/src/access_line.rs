@@ -6,6 +6,18 @@
 use std::cell::Cell;
 use std::time::{Duration, SystemTime};
 
+/// The name of a field, as it stands in a line: `key!("status")`. It needs no escape.
+macro_rules! key {
+    ($name:literal) => {
+        $crate::access_line::Key(concat!(",\"", $name, "\":"))
+    };
+}
+pub(crate) use key;
+
+/// See [`key!`].
+#[derive(Clone, Copy, Debug)]
+pub struct Key(pub &'static str);
+
 /// Writes an object whose values are text and numbers.
 pub struct Line<'a> {
     into: &'a mut Vec<u8>,
@@ -22,9 +34,9 @@ impl<'a> Line<'a> {
         }
     }
 
-    /// A field of text. `name` needs no escape.
-    pub fn text(&mut self, name: &str, value: &str) {
-        self.name(name);
+    /// A field of text.
+    pub fn text(&mut self, key: Key, value: &str) {
+        self.key(key);
         self.into.push(b'"');
         let mut rest = value.as_bytes();
         // Nearly no text has any: all bytes are looked at, many at a time.
@@ -41,23 +53,23 @@ impl<'a> Line<'a> {
     }
 
     /// A field of text that may be absent.
-    pub fn text_if(&mut self, name: &str, value: Option<&str>) {
+    pub fn text_if(&mut self, key: Key, value: Option<&str>) {
         if let Some(value) = value {
-            self.text(name, value);
+            self.text(key, value);
         }
     }
 
     /// A field with a number.
-    pub fn number(&mut self, name: &str, value: u64) {
-        self.name(name);
+    pub fn number(&mut self, key: Key, value: u64) {
+        self.key(key);
         let mut digits = itoa::Buffer::new();
         self.into.extend_from_slice(digits.format(value).as_bytes());
     }
 
     /// A field with a number that may be absent.
-    pub fn number_if(&mut self, name: &str, value: Option<u64>) {
+    pub fn number_if(&mut self, key: Key, value: Option<u64>) {
         if let Some(value) = value {
-            self.number(name, value);
+            self.number(key, value);
         }
     }
 
@@ -66,13 +78,10 @@ impl<'a> Line<'a> {
         self.into.extend_from_slice(b"}\n");
     }
 
-    fn name(&mut self, name: &str) {
-        if !std::mem::replace(&mut self.is_empty, false) {
-            self.into.push(b',');
-        }
-        self.into.push(b'"');
-        self.into.extend_from_slice(name.as_bytes());
-        self.into.extend_from_slice(b"\":");
+    fn key(&mut self, Key(key): Key) {
+        // No comma before the first.
+        let start = usize::from(std::mem::replace(&mut self.is_empty, false));
+        self.into.extend_from_slice(&key.as_bytes()[start..]);
     }
 }
 
@@ -130,10 +139,10 @@ mod tests {
     fn a_line_is_an_object_with_what_is_there() {
         let mut bytes = b"before\n".to_vec();
         let mut line = Line::begin(&mut bytes);
-        line.text("a", "x\"y\\z\n");
-        line.text_if("b", None);
-        line.number("c", u64::MAX);
-        line.number_if("d", Some(0));
+        line.text(key!("a"), "x\"y\\z\n");
+        line.text_if(key!("b"), None);
+        line.number(key!("c"), u64::MAX);
+        line.number_if(key!("d"), Some(0));
         line.end();
         let text = String::from_utf8(bytes).expect("text");
         assert_eq!(
@@ -166,7 +175,7 @@ mod tests {
         fn any_text_comes_back(value in any::<String>()) {
             let mut bytes = Vec::new();
             let mut line = Line::begin(&mut bytes);
-            line.text("value", &value);
+            line.text(key!("value"), &value);
             line.end();
             let read: serde_json::Value = serde_json::from_slice(&bytes).expect("JSON");
             prop_assert_eq!(read["value"].as_str(), Some(value.as_str()));

@@ -12,27 +12,32 @@ use tokio::time::{Instant, Sleep};
 
 /// Rings once the deadline that was set last has passed.
 pub struct Alarm {
+    /// None as long as nothing was set.
+    set: Option<Set>,
+}
+
+struct Set {
     due: Instant,
-    timer: Option<Pin<Box<Sleep>>>,
+    timer: Pin<Box<Sleep>>,
 }
 
 impl Alarm {
     /// Not set.
     pub fn new() -> Alarm {
-        Alarm {
-            due: Instant::now(),
-            timer: None,
-        }
+        Alarm { set: None }
     }
 
     /// It shall ring at `due`, whatever it was set to before.
     pub fn set(&mut self, due: Instant) {
-        self.due = due;
-        match &mut self.timer {
-            None => self.timer = Some(Box::pin(tokio::time::sleep_until(due))),
-            // It would fire too late; one that fires too early is found to when it does.
-            Some(timer) if timer.deadline() > due => timer.as_mut().reset(due),
-            Some(_) => {}
+        let Some(set) = &mut self.set else {
+            let timer = Box::pin(tokio::time::sleep_until(due));
+            self.set = Some(Set { due, timer });
+            return;
+        };
+        set.due = due;
+        // It would fire too late; one that fires too early is found to when it does.
+        if set.timer.deadline() > due {
+            set.timer.as_mut().reset(due);
         }
     }
 
@@ -46,17 +51,17 @@ impl Alarm {
 
     /// [`Alarm::rings`], polled.
     pub fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        let Some(timer) = &mut self.timer else {
+        let Some(Set { due, timer }) = &mut self.set else {
             return Poll::Pending;
         };
         loop {
             if timer.as_mut().poll(cx).is_pending() {
                 return Poll::Pending;
             }
-            if timer.deadline() >= self.due {
+            if timer.deadline() >= *due {
                 return Poll::Ready(());
             }
-            timer.as_mut().reset(self.due);
+            timer.as_mut().reset(*due);
         }
     }
 }

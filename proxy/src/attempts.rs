@@ -42,7 +42,9 @@ impl<'a> Attempts<'a> {
 
     /// The next candidate, and whether only a new connection to it will do.
     pub(crate) fn next(&mut self) -> Option<(Candidate, bool)> {
-        if self.made >= self.max || self.started.elapsed() >= self.timeouts.connect_total {
+        // The first is always in time.
+        let is_late = || self.started.elapsed() >= self.timeouts.connect_total;
+        if self.made >= self.max || (self.made > 0 && is_late()) {
             return None;
         }
         self.made += 1;

@@ -264,14 +264,14 @@ async fn read_head(
 /// Answers a head that never became a request, and closes.
 async fn refuse(connection: &Connection, worker: &Worker, status: http::StatusCode, reason: &str) {
     let mut record = Record::refused(connection);
-    let id = record.request_id.to_str().unwrap_or_default();
+    let id = record.request_id.as_str();
     let answer = error_page(status, reason, None, None, id);
     let mut bytes = Vec::with_capacity(512 + answer.body.len());
     let rules = ResponseRules {
         strict_transport_security: None,
         fields: &ResponseFields::default(),
-        request_id: &record.request_id,
-        date: &http_date(),
+        request_id: record.request_id,
+        date: http_date,
     };
     let framing = Framing::Length(answer.body.len() as u64);
     let last = Some("close");

@@ -4,8 +4,8 @@
 //! its request `forward.rs`'. Only the task of this loop moves bytes.
 
 use std::future::poll_fn;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::Poll;
 use std::time::Duration;
 
@@ -204,7 +204,7 @@ fn refuse_stream(
             let mut head = http::Response::new(());
             *head.status_mut() = status;
             let fields = head.headers_mut();
-            fields.insert(X_REQUEST_ID, record.request_id.clone());
+            fields.insert(X_REQUEST_ID, record.request_id.to_value());
             // It fails where the client has reset the stream itself.
             response.send_response(head, true).ok();
         }
@@ -243,8 +243,9 @@ fn spawn_stream(
     // Boxed here: the runtime moves what it is given several times, and this is some kilobytes.
     tokio::spawn(Box::pin(async move {
         let session = ClientSession::H2(stream);
-        let mut alarm = Alarm::new();
+        let mut alarm = one.0.take_alarm();
         forward::serve(head, session, &connection, &worker, false, &mut alarm).await;
+        one.0.leave_alarm(alarm);
         drop(one);
     }));
 }
@@ -262,16 +263,34 @@ fn h2_options(settings: &Settings) -> H2Options {
 }
 
 /// The streams of one HTTP/2 connection that are being served.
-#[derive(Debug, Default)]
+#[derive(Default)]
 struct Active {
     count: AtomicUsize,
     /// To nothing.
     fell: Notify,
+    /// Alarms that ended streams have left: `len <= ALARMS_KEPT`. Making a timer costs more than setting it anew.
+    alarms: Mutex<Vec<Alarm>>,
 }
 
 impl Active {
     fn is_any(&self) -> bool {
         self.count.load(Ordering::Acquire) > 0
+    }
+
+    fn take_alarm(&self) -> Alarm {
+        self.alarms().pop().unwrap_or_default()
+    }
+
+    fn leave_alarm(&self, alarm: Alarm) {
+        let mut alarms = self.alarms();
+        if alarms.len() < ALARMS_KEPT {
+            alarms.push(alarm);
+        }
+    }
+
+    fn alarms(&self) -> MutexGuard<'_, Vec<Alarm>> {
+        // Nothing panics while it holds the lock.
+        self.alarms.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -292,6 +311,8 @@ impl Drop for ActiveOne {
     }
 }
 
+/// Timers that a connection at rest keeps.
+const ALARMS_KEPT: usize = 8;
 /// Requests of one HTTP/2 connection that may be malformed, above those that were good, before it takes no new ones. With
 /// twice as many it is closed.
 const H2_MALFORMED_MAX: u32 = 32;
@@ -300,3 +321,26 @@ const H2_STREAM_WINDOW: u32 = 1 << 20;
 const H2_CONNECTION_WINDOW: u32 = 4 << 20;
 /// Response bytes that wait per stream for the client's window.
 const H2_SEND_BUFFER: usize = 256 * 1024;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn alarms_are_used_again_and_few_are_kept() {
+        let active = Active::default();
+        for _ in 0..2 * ALARMS_KEPT {
+            let mut alarm = Alarm::new();
+            alarm.set(Instant::now() + Duration::from_secs(60));
+            active.leave_alarm(alarm);
+        }
+        assert_eq!(active.alarms().len(), ALARMS_KEPT);
+        let mut again = active.take_alarm();
+        assert_eq!(active.alarms().len(), ALARMS_KEPT - 1);
+        // What the stream before it had set does not ring for this one.
+        let start = Instant::now();
+        again.set(start + Duration::from_secs(90));
+        again.rings().await;
+        assert_eq!(start.elapsed().as_secs(), 90);
+    }
+}

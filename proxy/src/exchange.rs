@@ -187,10 +187,13 @@ impl Exchange<'_> {
                 if let Err(fault) = passed.await {
                     return Some(Ended::Cut(fault));
                 }
+                if is_last {
+                    return Some(self.complete(upstream, pump));
+                }
                 // It is waited for from here on: how long the client took is no fault of it.
                 pump.upstream_moved_at = Instant::now();
                 pump.is_unflushed = !self.client.is_h2();
-                is_last.then(|| self.complete(upstream, pump))
+                None
             }
             Ok(FromUpstream::End) => {
                 let passed = self.pass_last_or_not(upstream, pump, Bytes::new(), true);

@@ -45,7 +45,7 @@ pub struct Field<'a> {
 
 macro_rules! known {
     ($($(#[$doc:meta])* $name:ident = $text:literal,)*) => {
-        /// A field name that the proxy acts on.
+        /// A field name that the proxy acts on, or that most responses have.
         #[derive(Clone, Copy, Debug, PartialEq, Eq)]
         #[repr(u8)]
         #[allow(missing_docs, reason = "each is named after its field")]
@@ -93,9 +93,13 @@ known! {
     Forwarded = "forwarded",
     Host = "host",
     KeepAlive = "keep-alive",
+    LastModified = "last-modified",
+    Location = "location",
     ProxyAuthenticate = "proxy-authenticate",
     ProxyAuthorization = "proxy-authorization",
     ProxyConnection = "proxy-connection",
+    Server = "server",
+    SetCookie = "set-cookie",
     StrictTransportSecurity = "strict-transport-security",
     Te = "te",
     Trailer = "trailer",
@@ -122,55 +126,60 @@ impl<'a> Field<'a> {
 // === impl Known ===
 
 impl Known {
-    /// Which name this is; letters may be large or small.
+    /// Which name this token is; letters may be large or small.
     pub fn of(name: &[u8]) -> Known {
-        // By length first: most names are compared with one or two others, and many with none.
-        let candidates: &[Known] = match name.len() {
-            2 => &[Known::Te],
-            4 => &[Known::Host, Known::Date, Known::Vary, Known::Etag],
-            6 => &[Known::Accept, Known::Cookie, Known::Expect, Known::Digest],
-            7 => &[Known::Upgrade, Known::Trailer],
-            9 => &[Known::XRealIp, Known::Forwarded],
-            10 => &[Known::Connection, Known::KeepAlive],
-            11 => &[Known::ContentMd5],
-            12 => &[Known::ContentType, Known::XRequestId],
-            13 => &[
-                Known::CacheControl,
-                Known::AcceptRanges,
-                Known::ContentRange,
-            ],
-            14 => &[
-                Known::ContentLength,
-                Known::TrueClientIp,
-                Known::ContentDigest,
-            ],
-            15 => &[Known::AcceptEncoding, Known::XForwardedFor],
-            16 => &[
-                Known::ContentEncoding,
-                Known::CfConnectingIp,
-                Known::ProxyConnection,
-            ],
-            17 => &[Known::TransferEncoding, Known::XForwardedProto],
-            18 => &[Known::ProxyAuthenticate],
-            19 => &[Known::ProxyAuthorization],
-            23 => &[Known::XMiddlewareSubrequest],
-            25 => &[Known::StrictTransportSecurity],
+        let Some(first) = name.first() else {
+            return Known::Other;
+        };
+        // By length and first letter: most names are compared with one other, and many with none.
+        let candidates: &[Known] = match (name.len(), fold(*first)) {
+            (2, b't') => &[Known::Te],
+            (4, b'd') => &[Known::Date],
+            (4, b'e') => &[Known::Etag],
+            (4, b'h') => &[Known::Host],
+            (4, b'v') => &[Known::Vary],
+            (6, b'a') => &[Known::Accept],
+            (6, b'c') => &[Known::Cookie],
+            (6, b'd') => &[Known::Digest],
+            (6, b'e') => &[Known::Expect],
+            (6, b's') => &[Known::Server],
+            (7, b't') => &[Known::Trailer],
+            (7, b'u') => &[Known::Upgrade],
+            (8, b'l') => &[Known::Location],
+            (9, b'f') => &[Known::Forwarded],
+            (9, b'x') => &[Known::XRealIp],
+            (10, b'c') => &[Known::Connection],
+            (10, b'k') => &[Known::KeepAlive],
+            (10, b's') => &[Known::SetCookie],
+            (11, b'c') => &[Known::ContentMd5],
+            (12, b'c') => &[Known::ContentType],
+            (12, b'x') => &[Known::XRequestId],
+            (13, b'a') => &[Known::AcceptRanges],
+            (13, b'c') => &[Known::CacheControl, Known::ContentRange],
+            (13, b'l') => &[Known::LastModified],
+            (14, b'c') => &[Known::ContentLength, Known::ContentDigest],
+            (14, b't') => &[Known::TrueClientIp],
+            (15, b'a') => &[Known::AcceptEncoding],
+            (15, b'x') => &[Known::XForwardedFor],
+            (16, b'c') => &[Known::ContentEncoding, Known::CfConnectingIp],
+            (16, b'p') => &[Known::ProxyConnection],
+            (17, b't') => &[Known::TransferEncoding],
+            (17, b'x') => &[Known::XForwardedProto],
+            (18, b'p') => &[Known::ProxyAuthenticate],
+            (19, b'p') => &[Known::ProxyAuthorization],
+            (23, b'x') => &[Known::XMiddlewareSubrequest],
+            (25, b's') => &[Known::StrictTransportSecurity],
             _ => &[],
         };
-        let is_it = |known: &&Known| {
-            let text = known.as_str().as_bytes();
-            // Most that have the length begin with another letter.
-            name[0] | 0x20 == text[0] && name.eq_ignore_ascii_case(text)
-        };
+        let is_it = |known: &&Known| folds_to(name, known.as_str().as_bytes());
         match candidates.iter().find(is_it) {
             Some(known) => *known,
-            None => {
-                let start = name.get(..X_FORWARDED.len());
-                match start.is_some_and(|start| start.eq_ignore_ascii_case(X_FORWARDED)) {
-                    true => Known::XForwarded,
-                    false => Known::Other,
+            None => match name.get(..X_FORWARDED.len()) {
+                Some(start) if fold(*first) == b'x' && folds_to(start, X_FORWARDED) => {
+                    Known::XForwarded
                 }
-            }
+                Some(_) | None => Known::Other,
+            },
         }
     }
 
@@ -314,8 +323,41 @@ impl Span {
     }
 }
 
+/// Makes small letters of large ones. Of a token's bytes (RFC 9110 s5.6.2), no other becomes a letter, a digit or `-` by it.
+fn fold(byte: u8) -> u8 {
+    byte | FOLD
+}
+
+/// Whether a token is `text`, which is as long and is of small letters, digits and `-`. Eight bytes at a time, the last eight
+/// perhaps twice: this is asked of each field.
+fn folds_to(token: &[u8], text: &[u8]) -> bool {
+    let folds = |one: &[u8; 8], other: &[u8; 8]| {
+        let fold = u64::from_ne_bytes([FOLD; 8]);
+        u64::from_ne_bytes(*one) | fold == u64::from_ne_bytes(*other)
+    };
+    let (Some(token_end), Some(text_end)) = (token.last_chunk(), text.last_chunk()) else {
+        let folded = token.iter().map(|byte| fold(*byte));
+        return folded.eq(text.iter().copied());
+    };
+    let (token_eights, _) = token.as_chunks();
+    let (text_eights, _) = text.as_chunks();
+    let mut eights = token_eights.iter().zip(text_eights);
+    eights.all(|(one, other)| folds(one, other)) && folds(token_end, text_end)
+}
+
+/// The bit that small letters have and large ones have not.
+const FOLD: u8 = 0x20;
+
 /// The length that all `Content-Length` fields agree on (RFC 9110 s8.6); none if there is none, or if they do not agree.
 pub fn content_length(fields: &Fields) -> Option<u64> {
+    let mut values = fields.all(Known::ContentLength);
+    // Hardly any is said twice.
+    if let (Some(only), None) = (values.next(), values.next())
+        && let Some(length) = number(only)
+    {
+        return Some(length);
+    }
+    drop(values);
     let mut agreed = None;
     for value in fields.all(Known::ContentLength) {
         for one in value.split(|byte| *byte == b',') {
@@ -372,6 +414,21 @@ mod tests {
         assert_eq!(Known::of(b"X-Forwarded-Port"), Known::XForwarded);
         assert_eq!(Known::of(b"x-forwarded"), Known::Other);
         assert_eq!(Known::of(b""), Known::Other);
+    }
+
+    #[test]
+    fn no_other_token_is_taken_for_a_known_one() {
+        for known in Known::ALL {
+            let name = known.as_str().as_bytes();
+            for at in 0..name.len() {
+                for byte in (0x21..0x7f).filter(|byte| crate::head::is_token_byte(*byte)) {
+                    let mut other = name.to_vec();
+                    other[at] = byte;
+                    let is_it = byte.to_ascii_lowercase() == name[at];
+                    assert_eq!(Known::of(&other) == *known, is_it, "{other:?}");
+                }
+            }
+        }
     }
 
     #[test]

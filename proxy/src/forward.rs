@@ -292,9 +292,9 @@ impl Request<'_> {
                     Some(authority) if !authority.is_empty() => authority,
                     Some(_) | None => site.settings.host.as_str().as_bytes(),
                 },
-                request_id: &self.record.request_id,
+                request_id: self.record.request_id,
             };
-            let mut head = Vec::with_capacity(HEAD_BYTES_USUAL);
+            let mut head = Vec::with_capacity(self.head.fields.bytes().len() + HEAD_BYTES_ADDED);
             write_request(&mut head, &self.head, framing, is_upgrade, about);
             let mut progress = Progress::default();
             let exchange = Exchange {
@@ -312,8 +312,8 @@ impl Request<'_> {
                 response_rules: ResponseRules {
                     strict_transport_security: hsts.as_ref(),
                     fields: &site.settings.response_fields,
-                    request_id: &self.record.request_id,
-                    date: &http_date(),
+                    request_id: self.record.request_id,
+                    date: http_date,
                 },
                 compression: &settings.compression,
                 alarm: self.alarm,
@@ -518,8 +518,8 @@ impl Request<'_> {
         retry_after_s: Option<u32>,
     ) -> Finish {
         let request = Some((&self.head.method, &self.head.fields));
-        let id = self.record.request_id.to_str().unwrap_or_default();
-        let answer = error_page(status, reason, retry_after_s, request, id);
+        let id = self.record.request_id;
+        let answer = error_page(status, reason, retry_after_s, request, id.as_str());
         self.answer(answer).await
     }
 
@@ -541,8 +541,8 @@ impl Request<'_> {
         let rules = ResponseRules {
             strict_transport_security: hsts.as_ref(),
             fields: &ResponseFields::default(),
-            request_id: &self.record.request_id,
-            date: &http_date(),
+            request_id: self.record.request_id,
+            date: http_date,
         };
         let stall = self.settings.timeouts.client_stall;
         let session = &mut self.session;
@@ -583,8 +583,8 @@ fn hsts(scheme: Scheme, site: &Site) -> Option<HeaderValue> {
         .flatten()
 }
 
-/// Most heads towards upstreams fit without growing.
-const HEAD_BYTES_USUAL: usize = 2048;
+/// What heads towards upstreams have more than those of clients: mostly they fit without growing.
+const HEAD_BYTES_ADDED: usize = 512;
 /// One is enough for a connection that can write; a second covers one that was just about to read.
 const TURNS_BEFORE_RESET: usize = 2;
 /// A request body up to this is read to its end rather than cut off by a close.

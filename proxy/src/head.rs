@@ -421,7 +421,7 @@ pub fn is_host(host: &[u8]) -> bool {
 }
 
 /// `tchar`, RFC 9110 s5.6.2.
-fn is_token_byte(byte: u8) -> bool {
+pub fn is_token_byte(byte: u8) -> bool {
     TOKEN_BYTES[usize::from(byte)]
 }
 

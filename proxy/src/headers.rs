@@ -12,8 +12,10 @@ use mana_control::table::ResponseFields;
 
 use crate::client_address::{Client, Peer};
 use crate::compress_decision::{Marker, Plan};
+use crate::date::DateText;
 use crate::fields::{Field, Fields, Known, content_length, has_connection_option};
 use crate::request_head::RequestHead;
+use crate::request_id::RequestId;
 use crate::response_head::{BodyLength, ResponseHead};
 
 /// How a message's body is delimited towards the next hop.
@@ -39,7 +41,7 @@ pub struct About<'a> {
     /// Host and port as the client named them.
     pub authority: &'a [u8],
     /// The id under which this request is logged.
-    pub request_id: &'a HeaderValue,
+    pub request_id: RequestId,
 }
 
 /// What the proxy says to the client about a response.
@@ -50,9 +52,9 @@ pub struct ResponseRules<'a> {
     /// What the site sets and removes.
     pub fields: &'a ResponseFields,
     /// The id under which the request is logged.
-    pub request_id: &'a HeaderValue,
-    /// The time now, as `Date` has it; used where the upstream did not say one.
-    pub date: &'a [u8],
+    pub request_id: RequestId,
+    /// Tells the time, as `Date` has it; asked where the upstream did not say one.
+    pub date: fn() -> DateText,
 }
 
 /// Whether a request asks for a websocket (RFC 6455 s4.1). Other upgrades are not offered to upstreams.
@@ -170,15 +172,14 @@ pub fn response_map(
             .addr()
             .wrapping_sub(bytes.as_ptr().addr());
         let value = match start.checked_add(field.value.len()) {
+            _ if field.value == rules.request_id.as_bytes() => Ok(rules.request_id.to_value()),
             Some(end) if end <= bytes.len() => {
                 HeaderValue::from_maybe_shared(shared.slice(start..end))
             }
             Some(_) | None => HeaderValue::from_bytes(field.value),
         };
         // What HTTP/2 has no place for is left out: a control byte in a value, for one.
-        if let (Some(name), Ok(mut value)) = (header_name(field), value) {
-            // No secret, but unlike any other: HPACK is not to remember it in the place of a value that comes again.
-            value.set_sensitive(field.known == Known::XRequestId);
+        if let (Some(name), Ok(value)) = (header_name(field), value) {
             map.append(name, value);
         }
     });
@@ -195,6 +196,10 @@ fn header_name(field: Field<'_>) -> Option<HeaderName> {
         Known::ContentType => header::CONTENT_TYPE,
         Known::Date => header::DATE,
         Known::Etag => header::ETAG,
+        Known::LastModified => header::LAST_MODIFIED,
+        Known::Location => header::LOCATION,
+        Known::Server => header::SERVER,
+        Known::SetCookie => header::SET_COOKIE,
         Known::StrictTransportSecurity => header::STRICT_TRANSPORT_SECURITY,
         Known::Vary => header::VARY,
         Known::XRequestId => X_REQUEST_ID,
@@ -269,7 +274,10 @@ fn for_client(
             if let Some(length) = content_length(fields) {
                 let mut text = itoa::Buffer::new();
                 let text = text.format(length).as_bytes();
-                let field = Field::new(Known::ContentLength, b"Content-Length", text);
+                // Mostly it is the upstream's own text, and stands in its head.
+                let first = fields.get(Known::ContentLength);
+                let value = first.filter(|first| *first == text).unwrap_or(text);
+                let field = Field::new(Known::ContentLength, b"Content-Length", value);
                 marker.pass(field, &mut put);
             }
         }
@@ -287,7 +295,7 @@ fn for_client(
     put(Field::new(Known::XRequestId, b"X-Request-ID", id));
     // RFC 9110 s6.6.1: whoever receives a response without one adds it.
     if !has_date.get() {
-        put(Field::new(Known::Date, b"Date", rules.date));
+        put(Field::new(Known::Date, b"Date", &(rules.date)()));
     }
 }
 
@@ -415,8 +423,8 @@ fn is_connection_option(token: &[u8]) -> bool {
 
 /// The field that carries the request id both ways.
 pub const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
-/// Fields that a response has more than its upstream gave it, at most, but for a site's own.
-const FIELDS_ADDED: usize = 6;
+/// Fields that a response mostly has more than its upstream gave it, but for a site's own. More of them make it grow.
+const FIELDS_ADDED: usize = 3;
 
 #[cfg(test)]
 mod tests;

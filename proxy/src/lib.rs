@@ -56,6 +56,7 @@ mod pump;
 mod pump_events;
 pub mod reload;
 pub mod request_head;
+pub mod request_id;
 pub mod response_head;
 pub mod run;
 pub mod select;

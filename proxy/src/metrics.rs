@@ -5,6 +5,7 @@
 
 use std::sync::atomic::Ordering;
 use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
 
 use foldhash::HashMap;
 use mana_control::{Health, Site, Slot, Table};
@@ -184,7 +185,7 @@ impl Metrics {
     }
 
     /// Counts a request that is over. `known` belongs to the worker.
-    pub fn finished(&self, record: &Record, known: &KnownCounters) {
+    pub fn finished(&self, record: &Record, took: Duration, known: &KnownCounters) {
         let site = record.site_name().unwrap_or_default();
         if let Some(fault) = record.fault {
             self.faults.with_label_values(&[site, fault.name()]).inc();
@@ -208,7 +209,7 @@ impl Metrics {
         if !record.is_tunnel() {
             slot.duration
                 .get_or_insert_with(|| self.durations.with_label_values(&[site, slot_name]))
-                .observe(record.duration().as_secs_f64());
+                .observe(took.as_secs_f64());
         }
     }
 

@@ -22,6 +22,7 @@ use crate::headers::{
     About, Framing, ResponseRules, response_framing, response_map, write_request, write_response,
 };
 use crate::request_head::RequestHead;
+use crate::request_id::RequestId;
 use crate::response_head::{BodyLength, ResponseHead};
 use crate::websocket::FrameTracker;
 
@@ -48,7 +49,7 @@ pub fn what_goes_to_the_upstream_can_be_read_in_one_way(
     let about = About {
         client: &client,
         authority: b"mana.so",
-        request_id: &HeaderValue::from_static("abc"),
+        request_id: RequestId::from(0xabc),
     };
     let mut bytes = Vec::new();
     write_request(&mut bytes, &request, framing, is_upgrade, about);
@@ -97,8 +98,8 @@ pub fn what_goes_to_the_client_can_be_read_in_one_way(
     let rules = ResponseRules {
         strict_transport_security: None,
         fields: &ResponseFields::default(),
-        request_id: &HeaderValue::from_static("abc"),
-        date: b"now",
+        request_id: RequestId::from(0xabc),
+        date: || *b"Sun, 22 Nov 2026 09:00:00 GMT",
     };
     let plan = Plan::of(&Compression::default(), &request, &response);
     let framing = match plan {

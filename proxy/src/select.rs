@@ -65,6 +65,12 @@ fn push_spread(
     random: u64,
     is_wanted: impl Fn(&Upstream) -> bool,
 ) {
+    if let [only] = &*view.upstreams {
+        if is_wanted(only) {
+            list.push(candidate(slot, only));
+        }
+        return;
+    }
     let mut wanted: Vec<&Arc<Upstream>> = view.upstreams.iter().filter(|u| is_wanted(u)).collect();
     let count = wanted.len();
     if count > 1 {

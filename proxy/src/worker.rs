@@ -227,9 +227,11 @@ impl Worker {
 
     /// Counts and logs a request that is over. `head` is what it said, if it became one.
     pub fn finished(&self, record: &Record, head: Option<&RequestHead>) {
+        let took = record.duration();
         record.count_on_upstream();
-        self.shared.metrics.finished(record, &self.known_counters);
-        self.shared.access.write(record, head);
+        let metrics = &self.shared.metrics;
+        metrics.finished(record, took, &self.known_counters);
+        self.shared.access.write(record, head, took);
     }
 }
 

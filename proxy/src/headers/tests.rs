@@ -40,7 +40,7 @@ fn written(request: &RequestHead, framing: Framing, peer: Peer) -> Vec<u8> {
     let about = About {
         client: &client,
         authority: b"mana.so",
-        request_id: &HeaderValue::from_static("abc"),
+        request_id: RequestId::from(0x86fa_7fa5_06d1_9313_2f0d_eb00_2b69_4e7c),
     };
     let mut bytes = Vec::new();
     write_request(&mut bytes, request, framing, false, about);
@@ -61,7 +61,7 @@ const SET: [&str; 6] = [
     "x-forwarded-host: mana.so",
     "x-forwarded-proto: https",
     "x-real-ip: 192.0.2.1",
-    "x-request-id: abc",
+    "x-request-id: 86fa7fa506d193132f0deb002b694e7c",
 ];
 
 #[test]
@@ -157,7 +157,7 @@ fn a_request_is_written_in_one_piece() {
     let text = |framing| String::from_utf8(written(&head, framing, Peer::Stranger)).expect("text");
     let expected = "POST /a?b HTTP/1.1\r\nHost: mana.so\r\nX-One: 1\r\nx-One: 2\r\nCookie: a\r\nExpect: 100-continue\r\n\
         Content-Length: 0\r\nX-Real-IP: 192.0.2.1\r\nX-Forwarded-For: 192.0.2.1\r\nX-Forwarded-Proto: https\r\n\
-        X-Forwarded-Host: mana.so\r\nX-Request-ID: abc\r\n\r\n";
+        X-Forwarded-Host: mana.so\r\nX-Request-ID: 86fa7fa506d193132f0deb002b694e7c\r\n\r\n";
     assert_eq!(text(Framing::Empty), expected);
     assert!(text(Framing::Length(12)).contains("\r\nContent-Length: 12\r\n"));
     assert!(text(Framing::Chunked).contains("\r\nTransfer-Encoding: chunked\r\n"));
@@ -211,8 +211,8 @@ fn answered(
     let rules = ResponseRules {
         strict_transport_security: hsts.as_ref(),
         fields: site,
-        request_id: &HeaderValue::from_static("abc"),
-        date: b"now",
+        request_id: RequestId::from(0x86fa_7fa5_06d1_9313_2f0d_eb00_2b69_4e7c),
+        date: || *b"Sun, 22 Nov 2026 09:00:00 GMT",
     };
     let mut bytes = Vec::new();
     write_response(
@@ -264,8 +264,8 @@ fn a_response_loses_its_hop_by_hop_fields_and_keeps_the_rest() {
     let common = ["Set-Cookie: a=1", "Set-Cookie: b=2"];
     let rest = [
         "Strict-Transport-Security: max-age=1",
-        "X-Request-ID: abc",
-        "Date: now",
+        "X-Request-ID: 86fa7fa506d193132f0deb002b694e7c",
+        "Date: Sun, 22 Nov 2026 09:00:00 GMT",
         "Connection: keep-alive",
     ];
     for (framing, own) in [
@@ -295,7 +295,7 @@ fn what_an_upstream_says_of_its_own_time_and_transport_stays() {
     let expected = [
         "date: then",
         "strict-transport-security: max-age=9",
-        "X-Request-ID: abc",
+        "X-Request-ID: 86fa7fa506d193132f0deb002b694e7c",
         "Connection: keep-alive",
     ];
     assert_eq!(fields, expected);
@@ -323,8 +323,8 @@ fn a_site_sets_and_removes_fields_of_final_responses() {
     let fields = answered(&response(200, &of), Framing::Empty, None, &site);
     let expected = [
         "x-frame-options: DENY",
-        "X-Request-ID: abc",
-        "Date: now",
+        "X-Request-ID: 86fa7fa506d193132f0deb002b694e7c",
+        "Date: Sun, 22 Nov 2026 09:00:00 GMT",
         "Connection: keep-alive",
     ];
     assert_eq!(fields, expected);
@@ -349,11 +349,14 @@ fn there_is_one_date_whoever_says_it() {
         set: Vec::new(),
         remove: vec![http::header::DATE],
     };
-    assert_eq!(date(&[], &none), ["Date: now"]);
+    assert_eq!(date(&[], &none), ["Date: Sun, 22 Nov 2026 09:00:00 GMT"]);
     assert_eq!(date(&[("DATE", "then")], &none), ["DATE: then"]);
     assert_eq!(date(&[("date", "then")], &sets), ["date: set"]);
     assert_eq!(date(&[], &sets), ["date: set"]);
-    assert_eq!(date(&[("date", "then")], &removes), ["Date: now"]);
+    assert_eq!(
+        date(&[("date", "then")], &removes),
+        ["Date: Sun, 22 Nov 2026 09:00:00 GMT"]
+    );
     let hop = [("connection", "date"), ("date", "then")];
-    assert_eq!(date(&hop, &none), ["Date: now"]);
+    assert_eq!(date(&hop, &none), ["Date: Sun, 22 Nov 2026 09:00:00 GMT"]);
 }
