@@ -297,7 +297,8 @@ impl H1Session {
             while self.read_body().await?.is_some() {}
             Ok(())
         };
-        match timeout(patience, drained).await {
+        // Boxed: hardly any request waits for this, and all would have room for it.
+        match Box::pin(timeout(patience, drained)).await {
             Ok(Ok(())) => Ok(Finished::Reusable),
             Ok(Err(fault)) => Err(io::Error::other(Fault::to_string(&fault))),
             Err(_) => Err(io::ErrorKind::TimedOut.into()),

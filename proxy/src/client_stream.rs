@@ -133,7 +133,9 @@ impl ClientStream {
             let sent = stream.send_data(piece, is_last);
             sent.map_err(|_| Fault::ClientGone)?;
         } else {
-            let sent = timeout(stall, send_by_pieces(stream, piece, is_last)).await;
+            // Boxed: streams that need not wait do not carry the weight of one that does.
+            let sent = Box::pin(timeout(stall, send_by_pieces(stream, piece, is_last)));
+            let sent = sent.await;
             sent.map_err(|_| Fault::ClientStalled)??;
         }
         self.has_ended = is_last;

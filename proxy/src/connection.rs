@@ -25,7 +25,7 @@ use crate::compress_decision::Plan;
 use crate::connection_h2;
 use crate::date::http_date;
 use crate::edge::Scheme;
-use crate::forward::{self, Connection, Next};
+use crate::forward::{Connection, Next, Request};
 use crate::head::{HeadFault, HeadLimits, HeadScan, leading_empty_lines, scan};
 use crate::headers::{Framing, ResponseRules, write_response};
 use crate::listen::Begins;
@@ -180,8 +180,10 @@ async fn serve_h1(connection: &Connection, worker: &Arc<Worker>) {
         let session = ClientSession::h1(io.clone(), &head);
         let is_last = served >= max;
         // Boxed: between requests, which is most of the time, a connection does not carry the weight of one.
-        let served = forward::serve(head, session, connection, worker, is_last, &mut alarm);
-        match Box::pin(served).await {
+        let settings = worker.shared.settings.load_full();
+        let alarm = &mut alarm;
+        let request = Request::new(head, session, connection, worker, &settings, is_last, alarm);
+        match Box::pin(request.serve()).await {
             Next::Reuse => {}
             Next::Close => return close(io).await,
             Next::Abort => return,

@@ -23,7 +23,7 @@ use crate::alarm::Alarm;
 use crate::client_session::ClientSession;
 use crate::client_stream::ClientStream;
 use crate::connection::LINGER_TIME;
-use crate::forward::{self, Connection};
+use crate::forward::{Connection, Request};
 use crate::headers::X_REQUEST_ID;
 use crate::lull::{Due, GoingOn, Lull};
 use crate::patience::Patience;
@@ -243,8 +243,18 @@ fn spawn_stream(
     // Boxed here: the runtime moves what it is given several times, and this is some kilobytes.
     tokio::spawn(Box::pin(async move {
         let session = ClientSession::H2(stream);
+        let settings = worker.shared.settings.load_full();
         let mut alarm = one.0.take_alarm();
-        forward::serve(head, session, &connection, &worker, false, &mut alarm).await;
+        let request = Request::new(
+            head,
+            session,
+            &connection,
+            &worker,
+            &settings,
+            false,
+            &mut alarm,
+        );
+        request.serve().await;
         one.0.leave_alarm(alarm);
         drop(one);
     }));

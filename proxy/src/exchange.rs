@@ -105,7 +105,7 @@ impl Exchange<'_> {
     ///
     /// # Cancel safety
     /// Not cancel safe: dropped, both connections are in an unknown state and must be closed.
-    pub async fn run(mut self, head: &[u8]) -> Ended {
+    pub async fn run(&mut self, head: &[u8]) -> Ended {
         let is_for_head = self.request.method == Method::HEAD;
         let io = self.upstream_io.clone();
         let mut upstream = UpstreamSession::begin(io, head, self.framing, is_for_head);
@@ -313,7 +313,7 @@ impl Exchange<'_> {
             }
             return self.pass_chunk(pump, chunk, is_last).await;
         };
-        self.send_some(chunk).await?;
+        Box::pin(self.send_some(chunk)).await?;
         self.client.write_trailers(trailers)
     }
 
@@ -324,8 +324,21 @@ impl Exchange<'_> {
         chunk: Bytes,
         is_last: bool,
     ) -> Result<(), Fault> {
-        let Some(encoder) = &mut pump.encoder else {
+        if pump.encoder.is_none() {
             return self.send_chunk(chunk, is_last).await;
+        }
+        // Boxed, as is all that few responses need: the others do not carry its weight.
+        Box::pin(self.pass_encoded(pump, chunk, is_last)).await
+    }
+
+    async fn pass_encoded(
+        &mut self,
+        pump: &mut Pump,
+        chunk: Bytes,
+        is_last: bool,
+    ) -> Result<(), Fault> {
+        let Some(encoder) = &mut pump.encoder else {
+            return Ok(());
         };
         let mut encoded = encoder.encode(&chunk).map_err(unencodable)?;
         if is_last && let Some(encoder) = pump.encoder.take() {
@@ -344,7 +357,7 @@ impl Exchange<'_> {
     async fn release(&mut self, pump: &mut Pump) -> Option<Ended> {
         let encoder = pump.encoder.as_mut()?;
         let sent = match encoder.flush() {
-            Ok(bytes) => self.send_some(bytes).await,
+            Ok(bytes) => Box::pin(self.send_some(bytes)).await,
             Err(error) => Err(unencodable(error)),
         };
         sent.err().map(Ended::Cut)

@@ -68,68 +68,6 @@ pub enum Next {
     Reset,
 }
 
-/// Serves one request. `is_last` closes the connection after it; `alarm` is for its deadlines.
-pub async fn serve(
-    head: RequestHead,
-    session: ClientSession,
-    connection: &Connection,
-    worker: &Arc<Worker>,
-    is_last: bool,
-    alarm: &mut Alarm,
-) -> Next {
-    let settings = worker.shared.settings.load_full();
-    let client = settings.client.client(
-        connection.peer.ip(),
-        &connection.client_ip,
-        connection.scheme,
-        &head.fields,
-    );
-    let mut record = Record::new(connection, &head);
-    record.client(&client);
-    let mut request = Request {
-        head,
-        session,
-        client,
-        connection,
-        worker,
-        settings: &settings,
-        record,
-        is_last,
-        alarm,
-    };
-    let next = request.serve().await;
-    let Request {
-        head,
-        session,
-        record,
-        ..
-    } = request;
-    let request_fault = record.fault;
-    worker.finished(&record, Some(&head));
-    match next {
-        Finish::Session => match session.finish(settings.timeouts.client_stall).await {
-            Ok(Finished::Reusable) => Next::Reuse,
-            Ok(Finished::Used) => Next::Close,
-            Err(_) => Next::Abort,
-        },
-        Finish::Connection => Next::Close,
-        Finish::Abort => {
-            let is_clients = request_fault.map(Fault::blame) == Some(Blame::Client);
-            if !is_clients {
-                // What came is the client's: one that saw nothing of its response might ask again.
-                hand_over_what_is_written(&session, &connection.io).await;
-            }
-            let is_ended_by_close = session.is_ended_by_close();
-            session.abort();
-            // Where a close is the end of a body, only a reset shows that it is cut.
-            match is_clients || is_ended_by_close {
-                true => Next::Reset,
-                false => Next::Abort,
-            }
-        }
-    }
-}
-
 /// Lets the bytes of a response that broke off leave before the end of its connection or stream overtakes them.
 async fn hand_over_what_is_written(session: &ClientSession, io: &ClientIo) {
     if session.is_h2() {
@@ -153,7 +91,8 @@ enum Finish {
     Abort,
 }
 
-struct Request<'a> {
+/// One request, and what it needs of its surroundings.
+pub struct Request<'a> {
     head: RequestHead,
     session: ClientSession,
     client: Client,
@@ -166,8 +105,79 @@ struct Request<'a> {
     alarm: &'a mut Alarm,
 }
 
-impl Request<'_> {
-    async fn serve(&mut self) -> Finish {
+impl<'a> Request<'a> {
+    /// A request whose head was read. `is_last` closes the connection after it; `alarm` is for its deadlines.
+    pub fn new(
+        head: RequestHead,
+        session: ClientSession,
+        connection: &'a Connection,
+        worker: &'a Arc<Worker>,
+        settings: &'a Settings,
+        is_last: bool,
+        alarm: &'a mut Alarm,
+    ) -> Request<'a> {
+        let client = settings.client.client(
+            connection.peer.ip(),
+            &connection.client_ip,
+            connection.scheme,
+            &head.fields,
+        );
+        let mut record = Record::new(connection, &head);
+        record.client(&client);
+        Request {
+            head,
+            session,
+            client,
+            connection,
+            worker,
+            settings,
+            record,
+            is_last,
+            alarm,
+        }
+    }
+
+    /// Serves it.
+    ///
+    /// # Cancel safety
+    /// Not cancel safe: dropped, its connection or stream is in an unknown state and must be closed.
+    #[expect(
+        clippy::manual_async_fn,
+        reason = "an `async fn` has room for its parameters twice, and there is one of these for each request under way"
+    )]
+    pub fn serve(mut self) -> impl Future<Output = Next> + Send {
+        async move {
+            let finish = self.respond().await;
+            self.worker.finished(&self.record, Some(&self.head));
+            match finish {
+                Finish::Session => {
+                    let patience = self.settings.timeouts.client_stall;
+                    match self.session.finish(patience).await {
+                        Ok(Finished::Reusable) => Next::Reuse,
+                        Ok(Finished::Used) => Next::Close,
+                        Err(_) => Next::Abort,
+                    }
+                }
+                Finish::Connection => Next::Close,
+                Finish::Abort => {
+                    let is_clients = self.record.fault.map(Fault::blame) == Some(Blame::Client);
+                    if !is_clients {
+                        // What came is the client's: one that saw nothing of its response might ask again.
+                        hand_over_what_is_written(&self.session, &self.connection.io).await;
+                    }
+                    let is_ended_by_close = self.session.is_ended_by_close();
+                    self.session.abort();
+                    // Where a close is the end of a body, only a reset shows that it is cut.
+                    match is_clients || is_ended_by_close {
+                        true => Next::Reset,
+                        false => Next::Abort,
+                    }
+                }
+            }
+        }
+    }
+
+    async fn respond(&mut self) -> Finish {
         if let Err(come_back) = self.count() {
             self.worker.shared.metrics.reject("requests_per_address");
             let (status, after_s) = (StatusCode::TOO_MANY_REQUESTS, Some(come_back.after_s));
@@ -297,7 +307,7 @@ impl Request<'_> {
             let mut head = Vec::with_capacity(self.head.fields.bytes().len() + HEAD_BYTES_ADDED);
             write_request(&mut head, &self.head, framing, is_upgrade, about);
             let mut progress = Progress::default();
-            let exchange = Exchange {
+            let mut exchange = Exchange {
                 request: &self.head,
                 client: &mut self.session,
                 client_io: &self.connection.io,
@@ -320,6 +330,8 @@ impl Request<'_> {
                 progress: &mut progress,
             };
             let ended = exchange.run(&head).await;
+            // With it goes its place: what becomes a tunnel has none.
+            drop(exchange);
             self.record.progress(&progress);
             match ended {
                 Ended::Complete { is_reusable } => {
