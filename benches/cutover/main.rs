@@ -34,15 +34,22 @@ pub type Outcome<T> = Result<T, Box<dyn Error>>;
 /// What was seen of one contender.
 struct Seen {
     contender: Contender,
-    /// Requests a second that were asked for, 90 % of what it could do.
+    /// Requests a second that were asked for: 90 % of what it could do without letting them wait.
     rate: f64,
-    /// 99 of 100 requests were answered within this while nothing was switched.
-    p99_before: Duration,
-    max_before: Duration,
     cutovers: Vec<Cutover>,
+    /// Of the requests that were over when each of the commands was given.
+    before: Times,
+    /// Of those that were not, or were due after it.
+    after: Times,
 }
 
-/// One cutover, and the requests that were due from its beginning on, for [`AROUND`].
+/// How long requests took, from when they were due.
+struct Times {
+    p99: Duration,
+    max: Duration,
+}
+
+/// One cutover, and the requests around it: those of [`AROUND`] before it, but for the first, and those of [`AROUND`] after.
 struct Cutover {
     /// From the command to the first answer of the new slot.
     first: Duration,
@@ -50,11 +57,9 @@ struct Cutover {
     last_old: Duration,
     /// From the store to the first request in the new slot, where the contender tells it.
     stored_to_first: Option<Duration>,
-    requests: usize,
     failed: usize,
-    /// Slower than the p99 without a cutover. One in a hundred would be so anyway.
-    slow: usize,
-    max: Duration,
+    before: Vec<Duration>,
+    after: Vec<Duration>,
 }
 
 fn main() -> ExitCode {
@@ -68,7 +73,7 @@ fn main() -> ExitCode {
     }
 }
 
-/// One contender after the other: each is asked for what it can do, then at 90 % of it without and with cutovers.
+/// One contender after the other: each is asked for what it can do, then it is switched at 90 % of that.
 fn run(is_quick: bool) -> Outcome<()> {
     let cores = Cores::of_this_process()?;
     // This process, with its clients and upstreams, stays away from the contender's core.
@@ -100,90 +105,117 @@ fn run(is_quick: bool) -> Outcome<()> {
 }
 
 fn measure(contender: Contender, server: &Server, cutovers: u32) -> Outcome<Seen> {
-    let flat_out = Load::start(server.address, Pace::AsFastAsItGoes);
-    let began = Instant::now();
-    thread::sleep(CALM);
-    let answered = flat_out.end()?.len();
-    let rate = answered as f64 / began.elapsed().as_secs_f64() * LOAD;
-
-    let calm = Load::start(server.address, Pace::Rate(rate));
-    thread::sleep(CALM);
-    let mut times = times(&calm.end()?);
-    times.sort_unstable();
-    let p99 = times
-        .get(times.len() * 99 / 100)
-        .copied()
-        .ok_or("nothing was answered")?;
-    let mut seen = Seen {
-        contender,
-        rate,
-        p99_before: p99,
-        max_before: times.last().copied().unwrap_or(p99),
-        cutovers: Vec::new(),
-    };
-
+    let rate = sustained(server)? * LOAD;
+    let mut seen = Vec::new();
     let mut to = Slot::Green;
     for _ in 0..cutovers {
+        let began = Instant::now();
         let load = Load::start(server.address, Pace::Rate(rate));
-        thread::sleep(AROUND);
+        thread::sleep(SETTLING + AROUND);
         let told = Instant::now();
         let stored_to_first = server.switch(to)?.map(Duration::from_micros);
         thread::sleep(AROUND);
         let asked = load.end()?;
-        seen.cutovers
-            .push(Cutover::of(&asked, to, told, stored_to_first, p99)?);
+        let settled = began + SETTLING;
+        seen.push(Cutover::of(&asked, to, settled, told, stored_to_first)?);
         to = to.other();
     }
-    Ok(seen)
+    let all = |of: fn(&Cutover) -> &[Duration]| Times::of(seen.iter().flat_map(of).copied());
+    Ok(Seen {
+        contender,
+        rate,
+        before: all(|cutover| &cutover.before)?,
+        after: all(|cutover| &cutover.after)?,
+        cutovers: seen,
+    })
 }
 
-fn times(asked: &[Asked]) -> Vec<Duration> {
-    asked
-        .iter()
-        .map(|asked| asked.ended.saturating_duration_since(asked.due))
-        .collect()
+/// The requests a second that the contender answers without letting them wait: what it does flat out, less a tenth as
+/// often as it takes, up to [`SLOWER_MAX`] times. Clients that keep a pace need more of their core than those that go flat out.
+fn sustained(server: &Server) -> Outcome<f64> {
+    let flat_out = Load::start(server.address, Pace::AsFastAsItGoes);
+    let began = Instant::now();
+    thread::sleep(CALM);
+    let answered = flat_out.end()?.len();
+    let mut rate = answered as f64 / began.elapsed().as_secs_f64();
+    let mut slower = 0;
+    let mut kept = 0;
+    while slower < SLOWER_MAX && kept < KEPT {
+        let began = Instant::now();
+        let load = Load::start(server.address, Pace::Rate(rate));
+        thread::sleep(CALM);
+        let asked = load.end()?;
+        let settled = asked.iter().filter(|asked| asked.due > began + SETTLING);
+        if Times::of(settled.map(time))?.p99 <= WAITING {
+            kept += 1;
+        } else {
+            (kept, slower) = (0, slower + 1);
+            rate *= 0.9;
+        }
+    }
+    // Whoever makes them wait at a third as well has that in the table.
+    Ok(rate)
+}
+
+fn time(asked: &Asked) -> Duration {
+    asked.ended.saturating_duration_since(asked.due)
+}
+
+// === impl Times ===
+
+impl Times {
+    fn of(times: impl Iterator<Item = Duration>) -> Outcome<Times> {
+        let mut times: Vec<Duration> = times.collect();
+        times.sort_unstable();
+        let p99 = times.get(times.len() * 99 / 100).copied();
+        Ok(Times {
+            p99: p99.ok_or("nothing was answered")?,
+            max: times.last().copied().unwrap_or_default(),
+        })
+    }
 }
 
 // === impl Cutover ===
 
 impl Cutover {
-    /// What the requests say that were not yet answered when the order was given, or were due after it.
+    /// What the requests say that were due once the load had settled.
     fn of(
         asked: &[Asked],
         to: Slot,
+        settled: Instant,
         told: Instant,
         stored_to_first: Option<Duration>,
-        slow: Duration,
     ) -> Outcome<Cutover> {
-        let asked: Vec<Asked> = asked
-            .iter()
-            .copied()
-            .filter(|asked| asked.ended > told)
-            .collect();
+        let asked = asked.iter().filter(|asked| asked.due > settled);
+        let (after, before): (Vec<&Asked>, Vec<&Asked>) =
+            asked.partition(|asked| asked.ended > told);
         let answered = |slot| {
-            asked
+            after
                 .iter()
                 .filter(move |asked| asked.by == Some(slot))
                 .map(|asked| asked.ended.saturating_duration_since(told))
         };
-        let times = times(&asked);
         Ok(Cutover {
             first: answered(to)
                 .min()
                 .ok_or("the new slot has answered nothing")?,
             last_old: answered(to.other()).max().unwrap_or_default(),
             stored_to_first,
-            requests: asked.len(),
-            failed: asked.iter().filter(|asked| asked.by.is_none()).count(),
-            slow: times.iter().filter(|&&time| time > slow).count(),
-            max: times.iter().copied().max().unwrap_or_default(),
+            failed: after.iter().filter(|asked| asked.by.is_none()).count(),
+            before: before.into_iter().map(time).collect(),
+            after: after.into_iter().map(time).collect(),
         })
+    }
+
+    /// How many requests took longer than this.
+    fn slower_than(&self, time: Duration) -> usize {
+        self.after.iter().filter(|after| **after > time).count()
     }
 }
 
 fn table(all: &[Seen]) -> String {
     let mut table = String::from(
-        "| | requests/s | command to first, median | highest | store to first, highest | command to last of the old slot, median | failed | slow | p99 without | max without | max with |\n|---|---|---|---|---|---|---|---|---|---|---|\n",
+        "| | requests/s | command to first, median | highest | store to first, highest | command to last of the old slot, median | failed | slow | p99 before | p99 after | max before | max after |\n|---|---|---|---|---|---|---|---|---|---|---|---|\n",
     );
     for seen in all {
         table.push_str(&row(seen));
@@ -199,7 +231,9 @@ fn row(seen: &Seen) -> String {
         let median = values.get(values.len() / 2).copied().unwrap_or_default();
         (median, values.last().copied().unwrap_or_default())
     };
-    let total = |value: fn(&Cutover) -> usize| seen.cutovers.iter().map(value).sum::<usize>();
+    let total = |value: &dyn Fn(&Cutover) -> usize| seen.cutovers.iter().map(value).sum::<usize>();
+    let requests = total(&|cutover| cutover.after.len());
+    let slow = total(&|cutover| cutover.slower_than(seen.before.p99));
     let (first, first_highest) = of(|cutover| cutover.first);
     let stored = seen
         .cutovers
@@ -207,20 +241,19 @@ fn row(seen: &Seen) -> String {
         .filter_map(|cutover| cutover.stored_to_first)
         .max();
     format!(
-        "| {} | {:.0} | {} | {} | {} | {} | {} of {} | {:.1} % | {} | {} | {} |",
+        "| {} | {:.0} | {} | {} | {} | {} | {} of {requests} | {:.1} % | {} | {} | {} | {} |",
         seen.contender.name(),
         seen.rate,
         ms(first),
         ms(first_highest),
         stored.map_or("-".to_owned(), ms),
         ms(of(|cutover| cutover.last_old).0),
-        total(|cutover| cutover.failed),
-        total(|cutover| cutover.requests),
-        total(|cutover| cutover.slow) as f64 * 100.0
-            / total(|cutover| cutover.requests).max(1) as f64,
-        ms(seen.p99_before),
-        ms(seen.max_before),
-        ms(of(|cutover| cutover.max).1),
+        total(&|cutover| cutover.failed),
+        slow as f64 * 100.0 / requests.max(1) as f64,
+        ms(seen.before.p99),
+        ms(seen.after.p99),
+        ms(seen.before.max),
+        ms(seen.after.max),
     )
 }
 
@@ -231,25 +264,28 @@ fn ms(time: Duration) -> String {
 /// Writes the table and every cutover to a directory of `benches/runs/`, and returns its name.
 fn keep(all: &[Seen], table: &str) -> Outcome<String> {
     let mut csv = String::from(
-        "contender,rate_per_s,p99_without_us,cutover,first_us,stored_to_first_us,last_old_us,requests,failed,slow,max_us\n",
+        "contender,rate_per_s,cutover,first_us,stored_to_first_us,last_old_us,requests,failed,p99_before_us,p99_after_us,max_before_us,max_after_us\n",
     );
     for seen in all {
         for (number, cutover) in (1..).zip(&seen.cutovers) {
             let stored = cutover
                 .stored_to_first
                 .map_or(String::new(), |time| time.as_micros().to_string());
+            let before = Times::of(cutover.before.iter().copied())?;
+            let after = Times::of(cutover.after.iter().copied())?;
             writeln!(
                 csv,
-                "{},{:.0},{},{number},{},{stored},{},{},{},{},{}",
+                "{},{:.0},{number},{},{stored},{},{},{},{},{},{},{}",
                 seen.contender.name(),
                 seen.rate,
-                seen.p99_before.as_micros(),
                 cutover.first.as_micros(),
                 cutover.last_old.as_micros(),
-                cutover.requests,
+                cutover.after.len(),
                 cutover.failed,
-                cutover.slow,
-                cutover.max.as_micros()
+                before.p99.as_micros(),
+                after.p99.as_micros(),
+                before.max.as_micros(),
+                after.max.as_micros(),
             )?;
         }
     }
@@ -260,7 +296,15 @@ fn keep(all: &[Seen], table: &str) -> Outcome<String> {
 const CUTOVERS: u32 = 10;
 /// Of what it can do.
 const LOAD: f64 = 0.9;
-/// How long the load runs without a cutover, to know what is usual.
-const CALM: Duration = Duration::from_secs(3);
-/// How long it runs before and after each cutover.
+/// How long it is watched at one rate, to know whether it can keep that.
+const CALM: Duration = Duration::from_secs(2);
+/// So often in a row.
+const KEPT: u32 = 3;
+/// A p99 above this says that requests wait for their turn.
+const WAITING: Duration = Duration::from_millis(5);
+/// A tenth less so often is a third.
+const SLOWER_MAX: u32 = 10;
+/// The first moments of a load open its connections.
+const SETTLING: Duration = Duration::from_millis(300);
+/// How long the load runs before and after each cutover.
 const AROUND: Duration = Duration::from_millis(700);
