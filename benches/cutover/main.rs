@@ -37,10 +37,18 @@ struct Seen {
     /// Requests a second that were asked for: 90 % of what it could do without letting them wait.
     rate: f64,
     cutovers: Vec<Cutover>,
-    /// Of the requests that were over when each of the commands was given.
-    before: Times,
+    /// Around the commands.
+    with: Around<Times>,
+    /// Around moments at which no command was given: what the machine does by itself.
+    without: Around<Times>,
+}
+
+/// What is seen around a moment.
+struct Around<T> {
+    /// Of the requests that were over by then.
+    before: T,
     /// Of those that were not, or were due after it.
-    after: Times,
+    after: T,
 }
 
 /// How long requests took, from when they were due.
@@ -58,8 +66,7 @@ struct Cutover {
     /// From the store to the first request in the new slot, where the contender tells it.
     stored_to_first: Option<Duration>,
     failed: usize,
-    before: Vec<Duration>,
-    after: Vec<Duration>,
+    times: Around<Vec<Duration>>,
 }
 
 fn main() -> ExitCode {
@@ -107,27 +114,40 @@ fn run(is_quick: bool) -> Outcome<()> {
 fn measure(contender: Contender, server: &Server, cutovers: u32) -> Outcome<Seen> {
     let rate = sustained(server)? * LOAD;
     let mut seen = Vec::new();
+    let mut without = Vec::new();
     let mut to = Slot::Green;
     for _ in 0..cutovers {
-        let began = Instant::now();
-        let load = Load::start(server.address, Pace::Rate(rate));
-        thread::sleep(SETTLING + AROUND);
-        let told = Instant::now();
-        let stored_to_first = server.switch(to)?.map(Duration::from_micros);
-        thread::sleep(AROUND);
-        let asked = load.end()?;
-        let settled = began + SETTLING;
-        seen.push(Cutover::of(&asked, to, settled, told, stored_to_first)?);
+        let (asked, moment, ()) = around(server, rate, || Ok(()))?;
+        without.push(Around::of(&asked, moment));
+        let (asked, told, stored_to_first) = around(server, rate, || server.switch(to))?;
+        seen.push(Cutover::of(&asked, to, told, stored_to_first)?);
         to = to.other();
     }
-    let all = |of: fn(&Cutover) -> &[Duration]| Times::of(seen.iter().flat_map(of).copied());
     Ok(Seen {
         contender,
         rate,
-        before: all(|cutover| &cutover.before)?,
-        after: all(|cutover| &cutover.after)?,
+        with: Around::all(seen.iter().map(|cutover| &cutover.times))?,
+        without: Around::all(without.iter())?,
         cutovers: seen,
     })
+}
+
+/// Does something in the middle of a load. Returns the requests that were due once it had settled, when that was done, and what
+/// came of it.
+fn around<T>(
+    server: &Server,
+    rate: f64,
+    act: impl FnOnce() -> Outcome<T>,
+) -> Outcome<(Vec<Asked>, Instant, T)> {
+    let settled = Instant::now() + SETTLING;
+    let load = Load::start(server.address, Pace::Rate(rate));
+    thread::sleep(SETTLING + AROUND);
+    let moment = Instant::now();
+    let outcome = act()?;
+    thread::sleep(AROUND);
+    let mut asked = load.end()?;
+    asked.retain(|asked| asked.due > settled);
+    Ok((asked, moment, outcome))
 }
 
 /// The requests a second that the contender answers without letting them wait: what it does flat out, less a tenth as
@@ -175,23 +195,44 @@ impl Times {
     }
 }
 
+// === impl Around ===
+
+impl Around<Vec<Duration>> {
+    fn of(asked: &[Asked], moment: Instant) -> Around<Vec<Duration>> {
+        let (after, before): (Vec<&Asked>, Vec<&Asked>) =
+            asked.iter().partition(|asked| asked.ended > moment);
+        Around {
+            before: before.into_iter().map(time).collect(),
+            after: after.into_iter().map(time).collect(),
+        }
+    }
+}
+
+impl Around<Times> {
+    fn all<'a>(
+        moments: impl Iterator<Item = &'a Around<Vec<Duration>>> + Clone,
+    ) -> Outcome<Around<Times>> {
+        let before = moments.clone().flat_map(|one| &one.before);
+        let after = moments.flat_map(|one| &one.after);
+        Ok(Around {
+            before: Times::of(before.copied())?,
+            after: Times::of(after.copied())?,
+        })
+    }
+}
+
 // === impl Cutover ===
 
 impl Cutover {
-    /// What the requests say that were due once the load had settled.
     fn of(
         asked: &[Asked],
         to: Slot,
-        settled: Instant,
         told: Instant,
-        stored_to_first: Option<Duration>,
+        stored_to_first: Option<u64>,
     ) -> Outcome<Cutover> {
-        let asked = asked.iter().filter(|asked| asked.due > settled);
-        let (after, before): (Vec<&Asked>, Vec<&Asked>) =
-            asked.partition(|asked| asked.ended > told);
+        let after = || asked.iter().filter(|asked| asked.ended > told);
         let answered = |slot| {
-            after
-                .iter()
+            after()
                 .filter(move |asked| asked.by == Some(slot))
                 .map(|asked| asked.ended.saturating_duration_since(told))
         };
@@ -200,22 +241,16 @@ impl Cutover {
                 .min()
                 .ok_or("the new slot has answered nothing")?,
             last_old: answered(to.other()).max().unwrap_or_default(),
-            stored_to_first,
-            failed: after.iter().filter(|asked| asked.by.is_none()).count(),
-            before: before.into_iter().map(time).collect(),
-            after: after.into_iter().map(time).collect(),
+            stored_to_first: stored_to_first.map(Duration::from_micros),
+            failed: after().filter(|asked| asked.by.is_none()).count(),
+            times: Around::of(asked, told),
         })
-    }
-
-    /// How many requests took longer than this.
-    fn slower_than(&self, time: Duration) -> usize {
-        self.after.iter().filter(|after| **after > time).count()
     }
 }
 
 fn table(all: &[Seen]) -> String {
     let mut table = String::from(
-        "| | requests/s | command to first, median | highest | store to first, highest | command to last of the old slot, median | failed | slow | p99 before | p99 after | max before | max after |\n|---|---|---|---|---|---|---|---|---|---|---|---|\n",
+        "| | requests/s | command to first, median | highest | store to first, highest | command to last of the old slot, median | failed | p99 before, after | max before, after | p99 before, after a moment without a command | max |\n|---|---|---|---|---|---|---|---|---|---|---|\n",
     );
     for seen in all {
         table.push_str(&row(seen));
@@ -232,8 +267,7 @@ fn row(seen: &Seen) -> String {
         (median, values.last().copied().unwrap_or_default())
     };
     let total = |value: &dyn Fn(&Cutover) -> usize| seen.cutovers.iter().map(value).sum::<usize>();
-    let requests = total(&|cutover| cutover.after.len());
-    let slow = total(&|cutover| cutover.slower_than(seen.before.p99));
+    let requests = total(&|cutover| cutover.times.after.len());
     let (first, first_highest) = of(|cutover| cutover.first);
     let stored = seen
         .cutovers
@@ -241,7 +275,7 @@ fn row(seen: &Seen) -> String {
         .filter_map(|cutover| cutover.stored_to_first)
         .max();
     format!(
-        "| {} | {:.0} | {} | {} | {} | {} | {} of {requests} | {:.1} % | {} | {} | {} | {} |",
+        "| {} | {:.0} | {} | {} | {} | {} | {} of {requests} | {} | {} | {} | {} |",
         seen.contender.name(),
         seen.rate,
         ms(first),
@@ -249,12 +283,15 @@ fn row(seen: &Seen) -> String {
         stored.map_or("-".to_owned(), ms),
         ms(of(|cutover| cutover.last_old).0),
         total(&|cutover| cutover.failed),
-        slow as f64 * 100.0 / requests.max(1) as f64,
-        ms(seen.before.p99),
-        ms(seen.after.p99),
-        ms(seen.before.max),
-        ms(seen.after.max),
+        both(&seen.with, |times| times.p99),
+        both(&seen.with, |times| times.max),
+        both(&seen.without, |times| times.p99),
+        both(&seen.without, |times| times.max),
     )
+}
+
+fn both(around: &Around<Times>, of: fn(&Times) -> Duration) -> String {
+    format!("{}, {}", ms(of(&around.before)), ms(of(&around.after)))
 }
 
 fn ms(time: Duration) -> String {
@@ -271,8 +308,8 @@ fn keep(all: &[Seen], table: &str) -> Outcome<String> {
             let stored = cutover
                 .stored_to_first
                 .map_or(String::new(), |time| time.as_micros().to_string());
-            let before = Times::of(cutover.before.iter().copied())?;
-            let after = Times::of(cutover.after.iter().copied())?;
+            let before = Times::of(cutover.times.before.iter().copied())?;
+            let after = Times::of(cutover.times.after.iter().copied())?;
             writeln!(
                 csv,
                 "{},{:.0},{number},{},{stored},{},{},{},{},{},{},{}",
@@ -280,7 +317,7 @@ fn keep(all: &[Seen], table: &str) -> Outcome<String> {
                 seen.rate,
                 cutover.first.as_micros(),
                 cutover.last_old.as_micros(),
-                cutover.after.len(),
+                cutover.times.after.len(),
                 cutover.failed,
                 before.p99.as_micros(),
                 after.p99.as_micros(),
