@@ -195,8 +195,8 @@ impl Record {
         }
     }
 
-    /// Appends the record's line, newline included. `head` is what the request said, if it became one, and `took` the time
-    /// until `now`.
+    /// Appends the record's line, newline included. `head` is what the request said, if it became one, `took` how
+    /// long it took, and `now` the time of the line.
     pub fn write_line(
         &self,
         head: Option<&RequestHead>,
