@@ -15,6 +15,7 @@ use std::time::{Duration, SystemTime};
 
 use crate::access::Record;
 use crate::config::AccessLogTarget;
+use crate::error_text::with_sources;
 use crate::request_head::RequestHead;
 
 /// Takes lines. Cheap to clone; `off` costs nothing. The thread ends when the last clone is dropped.
@@ -166,10 +167,15 @@ impl Shared {
             if let Err(error) = sink.write(&batch) {
                 self.dropped.fetch_add(lines as u64, Ordering::Relaxed);
                 if !has_failed {
-                    tracing::error!(%error, "cannot write the access log; lines are lost");
+                    let to = sink.name();
+                    tracing::error!(%to, %error, "cannot write the access log; lines are lost until it can be written again");
                 }
                 has_failed = true;
             } else if lines > 0 {
+                if has_failed {
+                    let dropped = self.dropped.load(Ordering::Relaxed);
+                    tracing::info!(to = %sink.name(), dropped, "the access log is written again");
+                }
                 has_failed = false;
             }
             make_empty(&mut batch, BATCH_BYTES_KEPT);
@@ -205,6 +211,14 @@ impl Sink {
         }
     }
 
+    /// For messages: the path as the configuration has it.
+    fn name(&self) -> std::path::Display<'_> {
+        match self {
+            Sink::Stdout => Path::new("stdout").display(),
+            Sink::File { path, .. } => path.display(),
+        }
+    }
+
     fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
         match self {
             Sink::Stdout => {
@@ -221,7 +235,8 @@ impl Sink {
             match Sink::open(path) {
                 Ok(sink) => *self = sink,
                 Err(error) => {
-                    tracing::error!(%error, "cannot reopen the access log; the old file goes on");
+                    let error = with_sources(&error);
+                    tracing::error!(%error, "cannot reopen the access log; the old file goes on until the next reopening");
                 }
             }
         }
@@ -269,6 +284,18 @@ mod tests {
         }
         assert_eq!(shared.lock().lines, 2);
         assert_eq!(shared.dropped.load(Ordering::Relaxed), 3);
+    }
+
+    #[test]
+    fn lines_that_cannot_be_written_are_counted() {
+        let target = AccessLogTarget::File(PathBuf::from("/dev/full"));
+        let (log, thread) = AccessLog::open(&target, 100).expect("opens");
+        let shared = Arc::clone(&log.sender.as_ref().expect("on").0);
+        shared.push(b"one\n");
+        shared.push(b"two\n");
+        drop(log);
+        thread.expect("a thread").join().expect("ends");
+        assert_eq!(shared.dropped.load(Ordering::Relaxed), 2);
     }
 
     #[test]

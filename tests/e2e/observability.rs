@@ -103,6 +103,36 @@ async fn sigusr1_reopens_the_access_log() {
 }
 
 #[tokio::test]
+async fn an_access_log_that_cannot_be_written_is_told_and_so_is_its_recovery() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("access.log");
+    std::os::unix::fs::symlink("/dev/full", &path).unwrap();
+    let stage = Stage::with(|config| {
+        config.access_log(path.to_str().unwrap());
+    })
+    .await;
+    let says = |what: &str| {
+        let stderr = stage.proxy.stderr();
+        let mut lines = stderr.lines().filter(|line| line.contains(what));
+        lines.any(|line| line.contains(path.to_str().unwrap()))
+    };
+    stage.who_answers().await;
+    eventually("what cannot be written is told", async || {
+        says("cannot write the access log")
+    })
+    .await;
+    std::fs::remove_file(&path).unwrap();
+    stage.proxy.signal("USR1");
+    eventually("the file is there", async || path.exists()).await;
+    stage.who_answers().await;
+    eventually("the recovery is told", async || {
+        says("the access log is written again")
+    })
+    .await;
+    assert_eq!(lines(&path).len(), 1);
+}
+
+#[tokio::test]
 async fn the_access_log_goes_to_stdout_unless_told_otherwise() {
     let stage = Stage::start().await;
     stage.who_answers().await;
