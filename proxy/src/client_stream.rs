@@ -1,7 +1,8 @@
 //! One stream of an HTTP/2 connection: a request's body, and the response to it.
 //!
 //! Owns the two halves of the stream and which frames may still be sent. The codec below is `h2`'s; what the request's head
-//! may say is `request_head.rs`'. The connection's own task (`connection.rs`) moves the bytes.
+//! may say is `request_head.rs`'. The connection's own task (`connection_h2.rs`)
+//! moves the bytes.
 
 use std::future::poll_fn;
 use std::task::{Context, Waker};

@@ -179,7 +179,11 @@ pub fn response_map(
             Some(_) | None => HeaderValue::from_bytes(field.value),
         };
         // What HTTP/2 has no place for is left out: a control byte in a value, for one.
-        if let (Some(name), Ok(value)) = (header_name(field), value) {
+        if let (Some(name), Ok(mut value)) = (header_name(field), value) {
+            // An upstream's own, in an informational head, is unlike any other as well.
+            if field.known == Known::XRequestId {
+                value.set_sensitive(true);
+            }
             map.append(name, value);
         }
     });

@@ -1,7 +1,7 @@
 //! One worker: a thread with a runtime of its own, its connections, its pool. And what all workers share.
 //!
 //! Owns the thread and the loop that takes connections over from the acceptor. What a connection does is in
-//! `connection.rs`. Nothing here is written by more than one thread, except the counters.
+//! `connection.rs` and `connection_h2.rs`. Nothing here is written by more than one thread, except the counters.
 
 use std::net::{IpAddr, SocketAddr, TcpStream};
 use std::sync::Arc;

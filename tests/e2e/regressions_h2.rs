@@ -1,6 +1,7 @@
 //! Faults of HTTP/2 that were found and mended, each shown to stay so.
 
 use bytes::Bytes;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpSocket;
 
 use crate::support::client::pausing::Pausing;
@@ -105,8 +106,48 @@ async fn responses_that_a_client_still_reads_are_no_idle_connection() {
 }
 
 #[tokio::test]
+async fn a_client_that_does_not_answer_goaway_is_told_which_streams_were_taken() {
+    let stage = Stage::with(|config| {
+        config.set("timeouts", "idle", r#""500ms""#);
+        config.set("timeouts", "h2_drain", r#""100ms""#);
+    })
+    .await;
+    let tls = connect(stage.proxy.https(), &Offer::h2(HOST)).await;
+    let (mut reader, mut writer) = tokio::io::split(tls.unwrap());
+    // The preface, empty SETTINGS, GET / on stream 1; no PING is answered.
+    let length = u8::try_from(5 + HOST.len()).unwrap();
+    let name = length - 5;
+    let head = [
+        0, 0, length, 1, 0x5, 0, 0, 0, 1, 0x82, 0x87, 0x84, 0x41, name,
+    ];
+    let preface = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0";
+    let asked = [&preface[..], &head, HOST.as_bytes()].concat();
+    writer.write_all(&asked).await.unwrap();
+    writer.flush().await.unwrap();
+    let mut goaways = Vec::new();
+    let reading = async {
+        let mut header = [0; 9];
+        while reader.read_exact(&mut header).await.is_ok() {
+            let length = usize::from(header[1]) << 8 | usize::from(header[2]);
+            let mut payload = vec![0; length];
+            reader.read_exact(&mut payload).await.unwrap();
+            if header[3] == 7 {
+                let number = |at: usize| u32::from_be_bytes(*payload[at..].first_chunk().unwrap());
+                goaways.push((number(0), number(4)));
+            }
+        }
+    };
+    within("the end of the connection", reading).await;
+    // RFC 9113 s6.8: first as many as there may be, then what it was; both without an error.
+    assert_eq!(goaways, [(0x7fff_ffff, 0), (1, 0)]);
+}
+
+#[tokio::test]
 async fn so_many_malformed_requests_end_a_connection_with_a_word_and_what_was_good_is_answered() {
-    let stage = Stage::start().await;
+    let stage = Stage::with(|config| {
+        config.access_log("./access.log");
+    })
+    .await;
     let client = stage.h2().await;
     let held = H2::to("/hold-body").body(()).unwrap();
     let (held, mut body) = client.begin(held).await.unwrap();
@@ -140,6 +181,12 @@ async fn so_many_malformed_requests_end_a_connection_with_a_word_and_what_was_go
     stage.blue.release();
     let response = within("the held body", read(held)).await.unwrap();
     assert_eq!(response.text(), "firstafter");
+    let path = stage.proxy.path().join("access.log");
+    eventually("each malformed one is in the access log", async || {
+        let log = std::fs::read_to_string(&path).unwrap_or_default();
+        log.matches(r#""status":400,"#).count() == 34
+    })
+    .await;
 }
 
 /// A client that takes no byte of a body, and a request that the proxy answers itself, with 421.

@@ -360,3 +360,22 @@ fn there_is_one_date_whoever_says_it() {
     let hop = [("connection", "date"), ("date", "then")];
     assert_eq!(date(&hop, &none), ["Date: Sun, 22 Nov 2026 09:00:00 GMT"]);
 }
+
+#[test]
+fn ids_of_requests_are_nothing_for_hpack_to_remember() {
+    let id = RequestId::from(7);
+    let none = ResponseFields::default();
+    let rules = ResponseRules {
+        strict_transport_security: None,
+        fields: &none,
+        request_id: id,
+        date: || *b"Sun, 22 Nov 2026 09:00:00 GMT",
+    };
+    for (status, value) in [(200, id.as_str()), (103, "the upstream's")] {
+        let response = response(status, &[("x-request-id", "the upstream's")]);
+        let map = response_map(&response, Framing::Frames, Plan::Leave, rules);
+        let values: Vec<&HeaderValue> = map.get_all(X_REQUEST_ID).iter().collect();
+        assert_eq!(values, [value], "{status}");
+        assert!(values[0].is_sensitive(), "{status}");
+    }
+}
