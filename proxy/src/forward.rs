@@ -37,7 +37,7 @@ use crate::request_head::RequestHead;
 use crate::select::Candidate;
 use crate::tunnel;
 use crate::upstream::{Busy, ConnectError, Connected, connect, reuse};
-use crate::upstream_io::UpstreamIo;
+use crate::upstream_io::{UpstreamIo, Witness};
 use crate::worker::{Phase, Settings, Worker};
 
 /// What requests of one connection share.
@@ -291,7 +291,7 @@ impl<'a> Request<'a> {
         let mut attempts = Attempts::new(&site, settings.limits.attempts, &settings.timeouts);
         loop {
             let mut reached = self
-                .reach(&site, &mut entry, &mut attempts, framing)
+                .reach(&site, &mut entry, &mut attempts, framing, may_repeat)
                 .await?;
             let _busy = Busy::count(&reached.candidate.upstream);
             self.record.upstream(&reached.candidate, attempts.made);
@@ -427,6 +427,7 @@ impl<'a> Request<'a> {
         entry: &mut Entry,
         attempts: &mut Attempts<'_>,
         framing: Framing,
+        may_repeat: bool,
     ) -> Result<Reached, Fault> {
         let settings = self.settings;
         while let Some((candidate, is_new_wanted)) = attempts.next() {
@@ -450,8 +451,13 @@ impl<'a> Request<'a> {
                 }
             };
             let idle_max = settings.timeouts.upstream_idle;
+            // A request that will go out again need not ask who closed a moment ago.
+            let by = match may_repeat && attempts.may_go_on() {
+                true => Witness::Runtime,
+                false => Witness::Kernel,
+            };
             if !is_new_wanted
-                && let Some(connected) = reuse(&self.worker.pool, &candidate.upstream, idle_max)
+                && let Some(connected) = reuse(&self.worker.pool, &candidate.upstream, idle_max, by)
             {
                 return Ok(Reached {
                     candidate,

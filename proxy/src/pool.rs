@@ -1,7 +1,7 @@
 //! One worker's idle upstream connections.
 //!
 //! Owns them and decides which may be used again: the youngest first, none older than `timeouts.upstream_idle`, none
-//! that the upstream has closed. Belongs to one worker, so nothing crosses a core.
+//! of which the witness knows that the upstream has closed it. Belongs to one worker, so nothing crosses a core.
 
 use std::net::SocketAddr;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use foldhash::HashMap;
 
-use crate::upstream_io::UpstreamIo;
+use crate::upstream_io::{UpstreamIo, Witness};
 
 /// Idle connections by address.
 #[derive(Default)]
@@ -23,11 +23,12 @@ struct Idle {
 }
 
 impl Pool {
-    /// A connection to `address` that is younger than `idle_max` and still open, if there is one.
+    /// A connection to `address` that is younger than `idle_max` and, as far as the witness knows, still open, if there is one.
     pub fn take(
         &self,
         address: SocketAddr,
         idle_max: Duration,
+        by: Witness,
         now: Instant,
     ) -> Option<UpstreamIo> {
         let mut idle = self.lock();
@@ -38,7 +39,7 @@ impl Pool {
                 connections.clear();
                 return None;
             }
-            if io.is_alive() {
+            if io.is_alive(by) {
                 return Some(io);
             }
         }
@@ -102,12 +103,18 @@ mod tests {
         let (first, _keep) = connection(&listener).await;
         let address = first.address();
         pool.keep(first, 8, start);
-        assert!(pool.take(address, IDLE_MAX, start + IDLE_MAX).is_none());
+        assert!(
+            pool.take(address, IDLE_MAX, Witness::Kernel, start + IDLE_MAX)
+                .is_none()
+        );
         assert!(pool.is_empty());
 
         let (second, their_end) = connection(&listener).await;
         pool.keep(second, 8, start);
-        assert!(pool.take(address, IDLE_MAX, start).is_some());
+        assert!(
+            pool.take(address, IDLE_MAX, Witness::Kernel, start)
+                .is_some()
+        );
         drop(their_end);
     }
 
@@ -120,7 +127,7 @@ mod tests {
         let address = io.address();
         drop(their_end);
         pool.keep(io, 8, now);
-        assert!(pool.take(address, IDLE_MAX, now).is_none());
+        assert!(pool.take(address, IDLE_MAX, Witness::Kernel, now).is_none());
     }
 
     #[tokio::test]

@@ -13,7 +13,7 @@ use tokio::net::TcpStream;
 
 use crate::descriptors::Descriptors;
 use crate::pool::Pool;
-use crate::upstream_io::UpstreamIo;
+use crate::upstream_io::{UpstreamIo, Witness};
 
 /// A connection on which a request can be sent now.
 #[derive(Debug)]
@@ -25,10 +25,15 @@ pub struct Connected {
 }
 
 /// A pooled connection to one of the upstream's addresses, if there is one.
-pub fn reuse(pool: &Pool, upstream: &Upstream, idle_max: Duration) -> Option<Connected> {
+pub fn reuse(
+    pool: &Pool,
+    upstream: &Upstream,
+    idle_max: Duration,
+    by: Witness,
+) -> Option<Connected> {
     let now = Instant::now();
     upstream.addresses.load().iter().find_map(|address| {
-        let taken = pool.take(*address, idle_max, now);
+        let taken = pool.take(*address, idle_max, by, now);
         taken.map(|io| Connected {
             io,
             is_reused: true,

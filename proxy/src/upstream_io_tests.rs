@@ -61,10 +61,41 @@ async fn what_only_the_kernel_knows_of_makes_a_connection_unfit_as_well() {
     upstream.try_write(b"answer").expect("written");
     assert_eq!(io.read_ahead(4096).await.expect("read"), 6);
     io.with_read(|bytes| bytes.clear());
-    assert!(io.is_alive());
+    assert!(io.is_alive(Witness::Kernel) && io.is_alive(Witness::Runtime));
     // No turn of the runtime between.
     upstream.try_write(b"more").expect("written");
-    assert!(!io.is_alive());
+    assert!(io.is_alive(Witness::Runtime), "it has not heard of it");
+    assert!(!io.is_alive(Witness::Kernel));
+}
+
+#[tokio::test]
+async fn the_runtime_knows_after_a_turn_what_makes_a_connection_unfit() {
+    for says_something in [true, false] {
+        let (io, upstream) = pair().await;
+        upstream.writable().await.expect("open");
+        upstream.try_write(b"answer").expect("written");
+        assert_eq!(io.read_ahead(4096).await.expect("read"), 6);
+        io.with_read(|bytes| bytes.clear());
+        assert!(io.is_alive(Witness::Runtime));
+        let kept = match says_something {
+            true => {
+                upstream.try_write(b"more").expect("written");
+                Some(upstream)
+            }
+            false => {
+                drop(upstream);
+                None
+            }
+        };
+        // It looks for events between two turns of a task that lets others go first.
+        let mut turns = 0;
+        while io.is_alive(Witness::Runtime) {
+            assert!(turns < 100, "it has not heard of it: {says_something}");
+            tokio::task::yield_now().await;
+            turns += 1;
+        }
+        drop(kept);
+    }
 }
 
 #[tokio::test]

@@ -194,6 +194,30 @@ async fn connections_that_died_in_the_pool_are_not_noticed() {
 }
 
 #[tokio::test]
+async fn an_upstream_that_closes_after_each_answer_without_saying_so_is_not_noticed() {
+    let stage = Stage::with(|config| {
+        // So that a connection is taken again in the very moment in which it is closed.
+        config.set("server", "workers", "1");
+    })
+    .await;
+    stage.blue.be(Mode::ClosingAfterAnswer);
+    let mut clients = tokio::task::JoinSet::new();
+    for _ in 0..16 {
+        let client = stage.h2().await;
+        clients.spawn(async move {
+            for _ in 0..50 {
+                let response = client.get("/").await;
+                assert_eq!((response.status, response.text().as_str()), (200, "blue"));
+            }
+        });
+    }
+    clients.join_all().await;
+    let made = stage.blue.connections();
+    assert!(made > 500, "{made} connections were closed");
+    assert!(stage.blue.open() < 10);
+}
+
+#[tokio::test]
 async fn upstream_connections_are_used_again() {
     let stage = Stage::with(|config| {
         config

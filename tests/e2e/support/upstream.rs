@@ -40,6 +40,8 @@ pub enum Mode {
     ClosingOnAccept,
     /// A request head is read, then the connection is closed.
     ClosingAfterHead,
+    /// Requests are answered, and then the connection is closed, which no answer says.
+    ClosingAfterAnswer,
     /// Requests are read and never answered, probes included.
     Silent,
 }

@@ -35,7 +35,7 @@ pub async fn answer_one(
     }
     lock(&state.seen).push(seen.clone());
     match state.mode() {
-        Mode::Serving => {}
+        Mode::Serving | Mode::ClosingAfterAnswer => {}
         Mode::ClosingOnAccept | Mode::ClosingAfterHead => return Ok(None),
         Mode::Silent => {
             connection.wait_for_close().await;
@@ -57,7 +57,7 @@ pub async fn answer_one(
         is_drained: false,
         released,
     };
-    let stays_open = exchange.run().await?;
+    let stays_open = exchange.run().await? && state.mode() != Mode::ClosingAfterAnswer;
     Ok(stays_open.then_some(connection))
 }
 
@@ -76,7 +76,7 @@ async fn ping(
             return Ok(None);
         }
         (Mode::ClosingOnAccept | Mode::ClosingAfterHead, _) | (_, Ping::Close) => return Ok(None),
-        (Mode::Serving, Ping::Status(status)) => status,
+        (Mode::Serving | Mode::ClosingAfterAnswer, Ping::Status(status)) => status,
     };
     let location = if (300..400).contains(&status) {
         "location: /\r\n"
