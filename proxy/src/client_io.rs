@@ -1,11 +1,11 @@
-//! A client's connection as bytes: plain or TLS, buffered both ways, with a deadline for a client that does not read.
+//! A client's connection as bytes: buffered both ways, with a deadline for a client that does not read.
 //!
-//! Owns the socket, the bytes read ahead and the bytes not written yet. Does not know HTTP: `head.rs` and `body.rs` say
-//! what the bytes are, over HTTP/2 the codec does. A [`ClientIo`] is a handle; its clones share one connection, so that the
-//! connection loop keeps hold of it while a session has a clone.
+//! Owns the bytes read ahead and the bytes not written yet. Below is `client_transport.rs`, which knows TLS; above are
+//! `head.rs` and `body.rs`, over HTTP/2 the codec, which know HTTP. A [`ClientIo`] is a handle; its clones share one
+//! connection, so that the connection loop keeps hold of it while a session has a clone.
 
 use std::fmt;
-use std::io::{self, IoSlice};
+use std::io;
 use std::net::SocketAddr;
 use std::pin::{Pin, pin};
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -18,10 +18,9 @@ use pingora::protocols::{
     TimingDigest, UniqueID,
 };
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf};
-use tokio::net::TcpStream;
 use tokio::sync::Notify;
-use tokio_rustls::server::TlsStream;
 
+use crate::client_transport::Transport;
 use crate::h2_frames::{Flood, FrameBudget};
 use crate::patience::Patience;
 use crate::stall::Stall;
@@ -67,21 +66,10 @@ pub struct IoLimits {
     pub h2_control_frames: u32,
 }
 
-/// What lies below HTTP.
-pub enum Transport {
-    /// A listener of `listen.http`.
-    Plain(TcpStream),
-    /// A listener of `listen.https`, after the handshake.
-    Tls(Box<TlsStream<TcpStream>>),
-}
-
 impl ClientIo {
     /// A connection whose writes fail, and whose reads end, when its client goes beyond `limits`.
     pub fn new(transport: Transport, peer: SocketAddr, limits: IoLimits) -> ClientIo {
-        let is_h2 = match &transport {
-            Transport::Plain(_) => false,
-            Transport::Tls(tls) => tls.get_ref().1.alpn_protocol() == Some(b"h2"),
-        };
+        let is_h2 = transport.is_h2();
         let inner = Inner {
             transport,
             read: BytesMut::new(),
@@ -160,7 +148,7 @@ impl ClientIo {
     pub async fn read_ahead(&self) -> io::Result<usize> {
         std::future::poll_fn(|cx| {
             let inner = &mut *self.lock();
-            poll_read_into(&mut inner.transport, &mut inner.read, cx)
+            poll_read_chunk(&mut inner.transport, &mut inner.read, cx)
         })
         .await
     }
@@ -173,10 +161,7 @@ impl ClientIo {
         std::future::poll_fn(|cx| {
             let inner = &mut *self.lock();
             inner.read.reserve(room);
-            let read = match &mut inner.transport {
-                Transport::Plain(tcp) => pin!(tcp.read_buf(&mut inner.read)).poll(cx),
-                Transport::Tls(tls) => pin!(tls.read_buf(&mut inner.read)).poll(cx),
-            };
+            let read = pin!(inner.transport.read_buf(&mut inner.read)).poll(cx);
             if read.is_pending() {
                 // A client that trickles holds no buffer while it does.
                 inner.give_back_read_buffer();
@@ -220,7 +205,7 @@ impl ClientIo {
                 if inner.read.len() >= READ_AHEAD_MAX {
                     return Poll::Pending;
                 }
-                poll_read_into(&mut inner.transport, &mut inner.read, cx)
+                poll_read_chunk(&mut inner.transport, &mut inner.read, cx)
             })
             .await;
             match read {
@@ -262,7 +247,7 @@ impl ClientIo {
     /// client likes.
     pub fn reset(&self) {
         // A socket that refuses this is closed in the ordinary way.
-        socket2::SockRef::from(self.lock().tcp())
+        socket2::SockRef::from(self.lock().transport.tcp())
             .set_linger(Some(Duration::ZERO))
             .ok();
     }
@@ -279,13 +264,6 @@ impl ClientIo {
 // === impl Inner ===
 
 impl Inner {
-    fn tcp(&self) -> &TcpStream {
-        match &self.transport {
-            Transport::Plain(tcp) => tcp,
-            Transport::Tls(tls) => tls.get_ref().0,
-        }
-    }
-
     fn poll_read(&mut self, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         if !self.read.is_empty() {
             let count = self.read.len().min(buf.remaining());
@@ -294,10 +272,7 @@ impl Inner {
             self.give_back_read_buffer();
             return Poll::Ready(Ok(()));
         }
-        match &mut self.transport {
-            Transport::Plain(tcp) => Pin::new(tcp).poll_read(cx, buf),
-            Transport::Tls(tls) => Pin::new(tls).poll_read(cx, buf),
-        }
+        Pin::new(&mut self.transport).poll_read(cx, buf)
     }
 
     fn take_frames(&mut self, bytes: &[u8]) -> Result<(), Flood> {
@@ -340,14 +315,14 @@ impl Inner {
             return Poll::Ready(Ok(room));
         }
         ready!(self.poll_drain(cx))?;
-        let written = poll_write_transport(&mut self.transport, bytes, cx);
+        let written = Pin::new(&mut self.transport).poll_write(cx, bytes);
         self.stall.watch(written, |count| *count, cx)
     }
 
     fn poll_drain(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         while self.waiting() > 0 {
             let waiting = &self.write[self.written..];
-            let written = poll_write_transport(&mut self.transport, waiting, cx);
+            let written = Pin::new(&mut self.transport).poll_write(cx, waiting);
             match ready!(self.stall.watch(written, |count| *count, cx))? {
                 0 => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
                 count => self.written += count,
@@ -361,66 +336,27 @@ impl Inner {
 
     fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         ready!(self.poll_drain(cx))?;
-        let flushed = match &mut self.transport {
-            Transport::Plain(tcp) => Pin::new(tcp).poll_flush(cx),
-            Transport::Tls(tls) => Pin::new(tls).poll_flush(cx),
-        };
+        let flushed = Pin::new(&mut self.transport).poll_flush(cx);
         self.stall.watch(flushed, |()| 0, cx)
     }
 
     fn poll_shutdown(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         ready!(self.poll_drain(cx))?;
-        let closed = match &mut self.transport {
-            Transport::Plain(tcp) => Pin::new(tcp).poll_shutdown(cx),
-            Transport::Tls(tls) => Pin::new(tls).poll_shutdown(cx),
-        };
+        let closed = Pin::new(&mut self.transport).poll_shutdown(cx);
         self.stall.watch(closed, |()| 0, cx)
     }
 }
 
-fn poll_write_transport(
-    transport: &mut Transport,
-    bytes: &[u8],
-    cx: &mut Context<'_>,
-) -> Poll<io::Result<usize>> {
-    match transport {
-        Transport::Plain(tcp) => Pin::new(tcp).poll_write(cx, bytes),
-        Transport::Tls(tls) => {
-            // The record layer copies each slice apart. Copies above some size are left to the processor's string move, and
-            // where a copy lands a few bytes behind its source's place in a page, as one behind a record's header does, that
-            // is twenty times slower on AMD's Zen 3 and 4 (https://sourceware.org/bugzilla/show_bug.cgi?id=30994).
-            let mut slices = [IoSlice::new(&[]); TLS_SLICES_MAX];
-            let pieces = bytes.chunks(TLS_SLICE_BYTES);
-            let count = pieces.len().min(TLS_SLICES_MAX);
-            for (slice, piece) in slices.iter_mut().zip(pieces) {
-                *slice = IoSlice::new(piece);
-            }
-            Pin::new(tls).poll_write_vectored(cx, &slices[..count])
-        }
-    }
-}
-
-fn poll_read_into(
-    transport: &mut Transport,
-    into: &mut BytesMut,
-    cx: &mut Context<'_>,
-) -> Poll<io::Result<usize>> {
-    match transport {
-        Transport::Plain(tcp) => poll_read_chunk(Pin::new(tcp), into, cx),
-        Transport::Tls(tls) => poll_read_chunk(Pin::new(tls), into, cx),
-    }
-}
-
 /// One `poll_read` into the room behind `into`'s bytes.
-fn poll_read_chunk<R: AsyncRead>(
-    reader: Pin<&mut R>,
+fn poll_read_chunk(
+    transport: &mut Transport,
     into: &mut BytesMut,
     cx: &mut Context<'_>,
 ) -> Poll<io::Result<usize>> {
     // On the stack and not zeroed: most polls find nothing, and what they find is short.
     let mut room = [std::mem::MaybeUninit::uninit(); READ_AHEAD_BYTES];
     let mut buf = ReadBuf::uninit(&mut room);
-    ready!(reader.poll_read(cx, &mut buf))?;
+    ready!(Pin::new(transport).poll_read(cx, &mut buf))?;
     into.extend_from_slice(buf.filled());
     Poll::Ready(Ok(buf.filled().len()))
 }
@@ -491,7 +427,7 @@ impl Shutdown for ClientIo {
 impl UniqueID for ClientIo {
     fn id(&self) -> i32 {
         use std::os::fd::AsRawFd;
-        self.lock().tcp().as_raw_fd()
+        self.lock().transport.tcp().as_raw_fd()
     }
 }
 
@@ -536,10 +472,6 @@ const READ_AHEAD_BYTES: usize = 4096;
 const READ_KEEP_BYTES: usize = 1024;
 /// Bytes that wait for a flush: one TLS record.
 const WRITE_BUFFER_BYTES: usize = 16 * 1024;
-/// Bytes that are handed to the record layer as one: below what is copied by the processor's string move.
-const TLS_SLICE_BYTES: usize = 2048;
-/// What the record layer takes at once: 64 KiB.
-const TLS_SLICES_MAX: usize = 32;
 /// A head and a small body.
 const WRITE_BYTES_USUAL: usize = 2048;
 /// Bytes of later requests that are read while one is being answered.

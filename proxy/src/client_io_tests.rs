@@ -3,6 +3,8 @@
 use std::io::Read;
 use std::task::Waker;
 
+use tokio::net::TcpStream;
+
 use super::*;
 
 #[tokio::test]

@@ -19,8 +19,9 @@ use tokio::time::{Instant, timeout};
 use crate::access::Record;
 use crate::alarm::Alarm;
 use crate::answer::error_page;
-use crate::client_io::{ClientIo, IoLimits, Transport};
+use crate::client_io::{ClientIo, IoLimits};
 use crate::client_session::ClientSession;
+use crate::client_transport::Transport;
 use crate::compress_decision::Plan;
 use crate::connection_h2;
 use crate::date::http_date;
@@ -81,7 +82,7 @@ pub async fn serve(accepted: Accepted, worker: Arc<Worker>) {
                     timeout(LINGER_TIME, tls.shutdown()).await.ok();
                     return;
                 }
-                Ok(Ok(tls)) => Transport::Tls(Box::new(tls)),
+                Ok(Ok(tls)) => Transport::tls(tls),
                 Ok(Err(error)) => {
                     worker.shared.metrics.reject("handshake");
                     tracing::debug!(%peer, %error, "handshake failed");

@@ -95,9 +95,10 @@ pub async fn serve(connection: Arc<Connection>, worker: Arc<Worker>, settings: &
         });
         let step = tokio::select! {
             biased;
+            // What has arrived is taken before anything else is looked at; the codec does not take without end.
+            step = step => step,
             () = handed_over.as_mut(), if !is_going_away => Step::GoAway,
             () = let_go.as_mut(), if !is_going_away => Step::GoAway,
-            step = step => step,
             () = io.flooded() => {
                 worker.shared.metrics.reject("h2_control_frames");
                 Step::Abuse

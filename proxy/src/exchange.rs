@@ -4,6 +4,10 @@
 //! `forward.rs` does. Both directions move in one future with bounded buffers: a chunk of the request is read only when
 //! the upstream's connection has room, a chunk of the response only when the client took the one before.
 
+use std::future::{Future, poll_fn};
+use std::pin::pin;
+use std::task::Poll;
+
 use bytes::Bytes;
 use http::{Method, StatusCode, Version};
 use mana_control::room::Place;
@@ -153,19 +157,28 @@ impl Exchange<'_> {
         } else {
             Wanted::Watch
         };
+        // Of two that send bodies none holds the other up. A client that has only to be there is looked at last.
+        pump.is_clients_turn =
+            matches!(wanted, Wanted::Body | Wanted::Room) && !pump.is_clients_turn;
+        let is_clients_turn = pump.is_clients_turn;
         let waits = pump.waits_behind();
-        let moved = async {
-            tokio::select! {
-                event = read_upstream_or_flush(upstream, self.client_io, waits) => event,
-                event = read_client(self.client, self.client_io, &self.upstream_io, wanted) => event,
+        let mut from_upstream = pin!(read_upstream_or_flush(upstream, self.client_io, waits));
+        let from_client = read_client(self.client, self.client_io, &self.upstream_io, wanted);
+        let mut from_client = pin!(from_client);
+        poll_fn(|cx| {
+            if is_clients_turn && let Poll::Ready(event) = from_client.as_mut().poll(cx) {
+                return Poll::Ready(event);
             }
-        };
-        tokio::select! {
-            biased;
-            event = moved => event,
+            if let Poll::Ready(event) = from_upstream.as_mut().poll(cx) {
+                return Poll::Ready(event);
+            }
+            if !is_clients_turn && let Poll::Ready(event) = from_client.as_mut().poll(cx) {
+                return Poll::Ready(event);
+            }
             // What has come is not overdue.
-            () = self.alarm.rings() => Event::Due,
-        }
+            self.alarm.poll(cx).map(|()| Event::Due)
+        })
+        .await
     }
 
     /// Something came from the upstream: a head, a chunk, the end, or an error.

@@ -222,7 +222,7 @@ impl<'a> Request<'a> {
             return None;
         }
         let limits = &self.settings.limits;
-        let target = head.path_and_query().as_bytes();
+        let target = head.target();
         if target.len() > limits.uri_bytes {
             return Some(HeadFault::TargetTooLong);
         }

@@ -81,7 +81,7 @@ pub fn write_request(
     let client = about.client;
     into.extend_from_slice(request.method.as_str().as_bytes());
     into.push(b' ');
-    into.extend_from_slice(request.path_and_query().as_bytes());
+    into.extend_from_slice(request.target());
     into.extend_from_slice(b" HTTP/1.1\r\n");
     write_field(into, b"Host", about.authority);
     let nominated = Nominated::of(fields);

@@ -18,6 +18,7 @@ pub mod client_address;
 pub mod client_io;
 pub mod client_session;
 pub mod client_stream;
+pub mod client_transport;
 pub mod compress;
 pub mod compress_decision;
 pub mod config;

@@ -91,7 +91,12 @@ impl RequestHead {
     /// Path and query, byte for byte; `*` for OPTIONS of no path.
     pub fn path_and_query(&self) -> &str {
         // Both readers let ASCII through alone.
-        std::str::from_utf8(self.fields.at(self.path)).unwrap_or("/")
+        std::str::from_utf8(self.target()).unwrap_or("/")
+    }
+
+    /// The same as bytes.
+    pub fn target(&self) -> &[u8] {
+        self.fields.at(self.path)
     }
 
     /// Host and port as the client named them. HTTP/2 has them in `:authority`, an absolute-form target has them itself,
