@@ -78,6 +78,11 @@ impl<'a> Attempts<'a> {
         self.made < self.max
     }
 
+    /// Whether one attempt can come to nothing without being missed by the candidates that are left.
+    pub(crate) fn has_one_to_spare(&self) -> bool {
+        self.max.saturating_sub(self.made) > self.list.len()
+    }
+
     pub(crate) fn again_on_new_connection(&mut self, candidate: Candidate) {
         self.again = Some(candidate);
     }
@@ -88,5 +93,42 @@ impl<'a> Attempts<'a> {
             .connect_total
             .saturating_sub(self.started.elapsed());
         self.timeouts.connect.min(left)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use mana_control::Health;
+
+    use super::*;
+    use crate::testing::site_with;
+
+    #[test]
+    fn an_attempt_is_to_spare_if_the_other_candidates_do_not_need_it() {
+        let timeouts = Timeouts::default();
+        // How many attempts there are, the active slot's upstreams, and whether the first may come to nothing.
+        let cases: [(usize, &[&str], bool); 5] = [
+            (3, &["b1:1"], true),
+            (2, &["b1:1"], false),
+            (3, &["b1:1", "b2:1"], false),
+            (4, &["b1:1", "b2:1"], true),
+            (1, &["b1:1"], false),
+        ];
+        for (max, active, expected) in cases {
+            let site = site_with(active, &["g1:1"]);
+            site.slot(Slot::Green).upstreams[0].set_health(Health::Up);
+            let mut attempts = Attempts::new(&site, max, &timeouts);
+            let (first, _) = attempts.next().expect("the first");
+            assert_eq!(attempts.has_one_to_spare(), expected, "{max} {active:?}");
+            if expected {
+                attempts.again_on_new_connection(first);
+                let left = std::iter::from_fn(|| attempts.next());
+                assert_eq!(
+                    left.count(),
+                    active.len() + 1,
+                    "the same again, and all others"
+                );
+            }
+        }
     }
 }

@@ -16,6 +16,7 @@ use pingora::protocols::http::v2::server::{
     H2Options, default_h2_options, handshake as h2_handshake,
 };
 use tokio::sync::Notify;
+use tokio::task::coop::unconstrained;
 use tokio::time::{Instant, timeout};
 
 use crate::access::Record;
@@ -55,8 +56,9 @@ pub async fn serve(connection: Arc<Connection>, worker: Arc<Worker>, settings: &
     let head_overdue = connection.io.head_overdue(settings.timeouts.request_head);
     tokio::pin!(head_overdue);
     let mut is_overdue = false;
-    // These are polled for each request: one future for all of them.
-    let handed_over = worker.shared.reached(Phase::HandedOver);
+    // These are polled often: one future for all times. The first is seen also where reading has used up the task's budget, as
+    // it has in each turn of a fast upload.
+    let handed_over = unconstrained(worker.shared.reached(Phase::HandedOver));
     tokio::pin!(handed_over);
     let let_go = connection.let_go.notified();
     tokio::pin!(let_go);
@@ -95,7 +97,8 @@ pub async fn serve(connection: Arc<Connection>, worker: Arc<Worker>, settings: &
         });
         let step = tokio::select! {
             biased;
-            // What has arrived is taken before anything else is looked at; the codec does not take without end.
+            // What has arrived is taken before anything else is looked at: the task's budget ends it, and at the latest
+            // `limits.h2_streams`, since nothing is served meanwhile.
             step = step => step,
             () = handed_over.as_mut(), if !is_going_away => Step::GoAway,
             () = let_go.as_mut(), if !is_going_away => Step::GoAway,

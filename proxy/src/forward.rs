@@ -451,8 +451,8 @@ impl<'a> Request<'a> {
                 }
             };
             let idle_max = settings.timeouts.upstream_idle;
-            // A request that will go out again need not ask who closed a moment ago.
-            let by = match may_repeat && attempts.may_go_on() {
+            // One that may go out again need not ask who closed a moment ago.
+            let by = match may_repeat && attempts.has_one_to_spare() {
                 true => Witness::Runtime,
                 false => Witness::Kernel,
             };

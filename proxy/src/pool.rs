@@ -1,7 +1,8 @@
 //! One worker's idle upstream connections.
 //!
 //! Owns them and decides which may be used again: the youngest first, none older than `timeouts.upstream_idle`, none
-//! of which the witness knows that the upstream has closed it. Belongs to one worker, so nothing crosses a core.
+//! of which the witness knows that the upstream has closed it. One that rested for long enough that the upstream may be
+//! tired of it is known by the kernel alone. Belongs to one worker, so nothing crosses a core.
 
 use std::net::SocketAddr;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -34,11 +35,16 @@ impl Pool {
         let mut idle = self.lock();
         let connections = idle.get_mut(&address)?;
         while let Some(Idle { io, since }) = connections.pop() {
-            if now.saturating_duration_since(since) >= idle_max {
+            let rested = now.saturating_duration_since(since);
+            if rested >= idle_max {
                 // Those below are older still.
                 connections.clear();
                 return None;
             }
+            let by = match rested < RESTED_LONG {
+                true => by,
+                false => Witness::Kernel,
+            };
             if io.is_alive(by) {
                 return Some(io);
             }
@@ -79,6 +85,10 @@ impl Pool {
         self.idle.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
+
+/// No upstream closes a connection that rested for less; one that rested for more is not on a busy way, where a system
+/// call counts.
+const RESTED_LONG: Duration = Duration::from_millis(100);
 
 #[cfg(test)]
 mod tests {
@@ -128,6 +138,23 @@ mod tests {
         drop(their_end);
         pool.keep(io, 8, now);
         assert!(pool.take(address, IDLE_MAX, Witness::Kernel, now).is_none());
+    }
+
+    #[tokio::test]
+    async fn the_kernel_is_asked_about_one_that_rested_for_long_whoever_asks() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("binds");
+        let pool = Pool::default();
+        let start = Instant::now();
+        for (rested, is_taken) in [(Duration::ZERO, true), (RESTED_LONG, false)] {
+            let (io, their_end) = connection(&listener).await;
+            let address = io.address();
+            pool.keep(io, 8, start);
+            their_end.writable().await.expect("open");
+            // No turn of the runtime behind this.
+            their_end.try_write(b"unasked").expect("written");
+            let taken = pool.take(address, IDLE_MAX, Witness::Runtime, start + rested);
+            assert_eq!(taken.is_some(), is_taken, "{rested:?}");
+        }
     }
 
     #[tokio::test]

@@ -17,7 +17,7 @@ pub(crate) struct Pump {
     pub(crate) request_done: bool,
     /// It is the upstream's turn: it does not read what was sent to it.
     pub(crate) waits_for_room: bool,
-    /// What the client sends was looked at before what the upstream sends, when both were.
+    /// What the client sends is looked at before what the upstream sends.
     pub(crate) is_clients_turn: bool,
     pub(crate) head_received: bool,
     /// With the client that sends its body; once the head of the response is there, with both sides.

@@ -27,7 +27,7 @@ pub struct UpstreamIo {
 pub enum Witness {
     /// The kernel: one system call, which is some 3 % of a small request.
     Kernel,
-    /// The runtime: what the kernel had told it when the worker last looked for events, less than a turn ago.
+    /// The runtime: what the kernel had told it when the worker last looked for events, some tasks ago.
     Runtime,
 }
 
@@ -50,6 +50,8 @@ struct Inner {
     write_failed: bool,
     /// Close the sending side once `pending` is empty.
     close_when_empty: bool,
+    /// More may come behind the response, which has no body.
+    is_doubtful: bool,
 }
 
 impl UpstreamIo {
@@ -63,6 +65,7 @@ impl UpstreamIo {
             received: 0,
             write_failed: false,
             close_when_empty: false,
+            is_doubtful: false,
         };
         UpstreamIo {
             shared: Arc::new(Shared {
@@ -82,6 +85,13 @@ impl UpstreamIo {
         let inner = &mut *self.lock();
         inner.sent = 0;
         inner.received = 0;
+        inner.is_doubtful = false;
+    }
+
+    /// The response has no body. Some upstreams send one all the same, behind the head, and it would be taken for the next
+    /// response: the kernel is asked before this connection is used again.
+    pub fn doubt(&self) {
+        self.lock().is_doubtful = true;
     }
 
     /// Calls `look` with the bytes read ahead, of which it may take some away.
@@ -189,9 +199,9 @@ impl UpstreamIo {
         let mut byte = [std::mem::MaybeUninit::uninit(); 1];
         let mut peek = || socket2::SockRef::from(&inner.tcp).peek(&mut byte);
         let peeked = match by {
-            Witness::Kernel => peek(),
             // Asks the kernel only if something was said about this connection since its bytes were last read.
-            Witness::Runtime => inner.tcp.try_io(Interest::READABLE, peek),
+            Witness::Runtime if !inner.is_doubtful => inner.tcp.try_io(Interest::READABLE, peek),
+            Witness::Runtime | Witness::Kernel => peek(),
         };
         match peeked {
             Err(error) => error.kind() == io::ErrorKind::WouldBlock,

@@ -189,6 +189,9 @@ impl UpstreamSession {
         };
         self.room = self.room.clamp(HEAD_ROOM, BODY_ROOM_MAX);
         self.is_close_delimited = length == BodyLength::UntilClose;
+        if length == BodyLength::Known(0) {
+            self.io.doubt();
+        }
         self.keeps_connection =
             head.keeps_connection() && head.status != StatusCode::SWITCHING_PROTOCOLS;
     }
@@ -198,3 +201,52 @@ impl UpstreamSession {
 const HEAD_ROOM: usize = 4 * 1024;
 /// The most that is read of a body at once: several TLS records, so that a large response takes few system calls.
 const BODY_ROOM_MAX: usize = 64 * 1024;
+
+#[cfg(test)]
+mod tests {
+    use tokio::net::{TcpListener, TcpStream};
+
+    use super::*;
+    use crate::upstream_io::Witness;
+
+    #[tokio::test]
+    async fn a_body_where_none_may_be_makes_the_connection_unfit_at_once() {
+        let answers: [(&[u8], bool, bool); 5] = [
+            (b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\n", true, true),
+            (b"HTTP/1.1 204 No Content\r\n\r\n", false, true),
+            (
+                b"HTTP/1.1 304 Not Modified\r\nContent-Length: 5\r\n\r\n",
+                false,
+                true,
+            ),
+            (b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n", false, true),
+            (
+                b"HTTP/1.1 200 OK\r\nContent-Length: 1\r\n\r\n1",
+                false,
+                false,
+            ),
+        ];
+        for (answer, is_for_head, is_asked) in answers {
+            let listener = TcpListener::bind("127.0.0.1:0").await.expect("binds");
+            let address = listener.local_addr().expect("bound");
+            let (ours, theirs) = tokio::join!(TcpStream::connect(address), listener.accept());
+            let io = UpstreamIo::new(ours.expect("connects"), address);
+            let theirs = theirs.expect("accepts").0;
+            let mut session =
+                UpstreamSession::begin(io.clone(), b"the head", Framing::Empty, is_for_head);
+            theirs.writable().await.expect("open");
+            theirs.try_write(answer).expect("written");
+            session.read_head().await.expect("a head");
+            while session.read_body().await.expect("its body").is_some() {}
+            assert!(session.is_reusable());
+            // No turn of the runtime behind this: it has not heard of it.
+            theirs.try_write(b"hello").expect("written");
+            assert_eq!(io.is_alive(Witness::Runtime), !is_asked, "{answer:?}");
+            io.begin_request();
+            assert!(
+                io.is_alive(Witness::Runtime),
+                "nothing is known of the next one"
+            );
+        }
+    }
+}
