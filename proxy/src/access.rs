@@ -41,6 +41,7 @@ pub struct Record {
     /// Who answered.
     pub served: Served,
     started: Instant,
+    ended: Option<Instant>,
     client: HeaderValue,
     protocol: &'static str,
     site: Option<Arc<Site>>,
@@ -84,6 +85,7 @@ impl Record {
             fault: None,
             served: Served::Upstream,
             started: Instant::now(),
+            ended: None,
             client: connection.client_ip.clone(),
             protocol: "http/1.1",
             site: None,
@@ -117,9 +119,14 @@ impl Record {
         self.attempts = attempts;
     }
 
-    /// A new connection was made, beginning at `started`.
-    pub fn connected(&mut self, started: Instant) {
-        self.connect_us += micros(started.elapsed());
+    /// A new connection was made, and that took so long.
+    pub fn connected(&mut self, took: Duration) {
+        self.connect_us += micros(took);
+    }
+
+    /// The response was complete at `now`.
+    pub fn ended(&mut self, now: Instant) {
+        self.ended = Some(now);
     }
 
     /// What moved in the latest attempt.
@@ -168,9 +175,15 @@ impl Record {
         self.upstream.as_ref().map(|(slot, _)| *slot)
     }
 
-    /// From the head's arrival until now.
+    /// When its head had been read.
+    pub fn started(&self) -> Instant {
+        self.started
+    }
+
+    /// From the head's arrival until the response was complete, or until now.
     pub fn duration(&self) -> Duration {
-        self.started.elapsed()
+        let ended = self.ended.unwrap_or_else(Instant::now);
+        ended.saturating_duration_since(self.started)
     }
 
     /// Whether the request became a tunnel.
@@ -212,13 +225,13 @@ impl Record {
             .progress
             .first_byte
             .map(|at| micros(at.into_std().saturating_duration_since(self.started)));
-        let mut line = Line::begin(into);
-        line.text(key!("time"), std::str::from_utf8(&time).unwrap_or_default());
-        line.text(key!("request_id"), self.request_id.as_str());
-        line.text(key!("client"), self.client.to_str().unwrap_or_default());
-        line.text(key!("protocol"), self.protocol);
+        let mut line = Line::begin(into, key!("time"), &time);
+        line.plain(key!("request_id"), self.request_id.as_bytes());
+        // An address, and a token: neither has a byte that needs an escape.
+        line.plain(key!("client"), self.client.as_bytes());
+        line.plain(key!("protocol"), self.protocol.as_bytes());
         line.text_if(key!("site"), self.site_name());
-        line.text_if(key!("method"), head.map(|head| head.method.as_str()));
+        line.plain_if(key!("method"), head.map(|head| head.method.as_str()));
         line.text_if(
             key!("host"),
             host.and_then(|host| std::str::from_utf8(host).ok()),
@@ -227,7 +240,7 @@ impl Record {
         line.number(key!("status"), u64::from(self.status().as_u16()));
         line.number(key!("bytes_in"), bytes_in);
         line.number(key!("bytes_out"), bytes_out);
-        line.text_if(key!("slot"), self.slot().map(Slot::as_str));
+        line.plain_if(key!("slot"), self.slot().map(Slot::as_str));
         line.text_if(
             key!("upstream"),
             upstream.map(|(_, upstream)| upstream.address.as_str()),
@@ -240,7 +253,7 @@ impl Record {
         line.number(key!("duration_us"), micros(took));
         line.number_if(key!("connect_us"), upstream.map(|_| self.connect_us));
         line.number_if(key!("first_byte_us"), first_byte);
-        line.text(key!("outcome"), self.outcome());
+        line.plain(key!("outcome"), self.outcome().as_bytes());
         line.end();
     }
 

@@ -9,35 +9,71 @@ use std::time::{Duration, SystemTime};
 /// The name of a field, as it stands in a line: `key!("status")`. It needs no escape.
 macro_rules! key {
     ($name:literal) => {
-        $crate::access_line::Key(concat!(",\"", $name, "\":"))
+        $crate::access_line::Key {
+            before_number: concat!(",\"", $name, "\":"),
+            before_text: concat!(",\"", $name, "\":\""),
+        }
     };
 }
 pub(crate) use key;
 
 /// See [`key!`].
 #[derive(Clone, Copy, Debug)]
-pub struct Key(pub &'static str);
+pub struct Key {
+    /// `,"status":`
+    pub before_number: &'static str,
+    /// `,"status":"`
+    pub before_text: &'static str,
+}
 
 /// Writes an object whose values are text and numbers.
+///
+/// What is inlined is so for the length of the keys, which is known where they are written down.
 pub struct Line<'a> {
     into: &'a mut Vec<u8>,
-    is_empty: bool,
 }
 
 impl<'a> Line<'a> {
-    /// Begins a line at the end of a buffer.
-    pub fn begin(into: &'a mut Vec<u8>) -> Line<'a> {
-        into.push(b'{');
-        Line {
-            into,
-            is_empty: true,
+    /// Begins a line at the end of a buffer, with its first field, whose value is as in [`Line::plain`].
+    #[inline]
+    pub fn begin(into: &'a mut Vec<u8>, key: Key, value: &[u8]) -> Line<'a> {
+        let mut line = Line { into };
+        let start = line.into.len();
+        line.plain(key, value);
+        // In the place of the comma.
+        line.into[start] = b'{';
+        line
+    }
+
+    /// A field of text in ASCII of which no byte needs an escape.
+    #[inline]
+    pub fn plain(&mut self, key: Key, value: &[u8]) {
+        debug_assert!(
+            value.is_ascii() && !value.iter().any(|byte| needs_escape(*byte)),
+            "{value:?}"
+        );
+        self.into.extend_from_slice(key.before_text.as_bytes());
+        self.into.extend_from_slice(value);
+        self.into.push(b'"');
+    }
+
+    /// A field as with [`Line::plain`] that may be absent.
+    #[inline]
+    pub fn plain_if(&mut self, key: Key, value: Option<&str>) {
+        if let Some(value) = value {
+            self.plain(key, value.as_bytes());
         }
     }
 
     /// A field of text.
+    #[inline]
     pub fn text(&mut self, key: Key, value: &str) {
-        self.key(key);
+        self.into.extend_from_slice(key.before_text.as_bytes());
+        self.escaped(value);
         self.into.push(b'"');
+    }
+
+    fn escaped(&mut self, value: &str) {
         let mut rest = value.as_bytes();
         // Nearly no text has any: all bytes are looked at, many at a time.
         let has_any = rest
@@ -49,10 +85,10 @@ impl<'a> Line<'a> {
             rest = &rest[at + 1..];
         }
         self.into.extend_from_slice(rest);
-        self.into.push(b'"');
     }
 
     /// A field of text that may be absent.
+    #[inline]
     pub fn text_if(&mut self, key: Key, value: Option<&str>) {
         if let Some(value) = value {
             self.text(key, value);
@@ -60,13 +96,15 @@ impl<'a> Line<'a> {
     }
 
     /// A field with a number.
+    #[inline]
     pub fn number(&mut self, key: Key, value: u64) {
-        self.key(key);
+        self.into.extend_from_slice(key.before_number.as_bytes());
         let mut digits = itoa::Buffer::new();
         self.into.extend_from_slice(digits.format(value).as_bytes());
     }
 
     /// A field with a number that may be absent.
+    #[inline]
     pub fn number_if(&mut self, key: Key, value: Option<u64>) {
         if let Some(value) = value {
             self.number(key, value);
@@ -76,12 +114,6 @@ impl<'a> Line<'a> {
     /// Ends the line.
     pub fn end(self) {
         self.into.extend_from_slice(b"}\n");
-    }
-
-    fn key(&mut self, Key(key): Key) {
-        // No comma before the first.
-        let start = usize::from(std::mem::replace(&mut self.is_empty, false));
-        self.into.extend_from_slice(&key.as_bytes()[start..]);
     }
 }
 
@@ -138,16 +170,18 @@ mod tests {
     #[test]
     fn a_line_is_an_object_with_what_is_there() {
         let mut bytes = b"before\n".to_vec();
-        let mut line = Line::begin(&mut bytes);
+        let mut line = Line::begin(&mut bytes, key!("first"), b"1st");
         line.text(key!("a"), "x\"y\\z\n");
         line.text_if(key!("b"), None);
+        line.plain_if(key!("b"), None);
+        line.plain_if(key!("p"), Some("GET"));
         line.number(key!("c"), u64::MAX);
         line.number_if(key!("d"), Some(0));
         line.end();
         let text = String::from_utf8(bytes).expect("text");
         assert_eq!(
             text,
-            "before\n{\"a\":\"x\\\"y\\\\z\\u000a\",\"c\":18446744073709551615,\"d\":0}\n"
+            "before\n{\"first\":\"1st\",\"a\":\"x\\\"y\\\\z\\u000a\",\"p\":\"GET\",\"c\":18446744073709551615,\"d\":0}\n"
         );
     }
 
@@ -174,7 +208,7 @@ mod tests {
         #[test]
         fn any_text_comes_back(value in any::<String>()) {
             let mut bytes = Vec::new();
-            let mut line = Line::begin(&mut bytes);
+            let mut line = Line::begin(&mut bytes, key!("time"), b"");
             line.text(key!("value"), &value);
             line.end();
             let read: serde_json::Value = serde_json::from_slice(&bytes).expect("JSON");

@@ -26,16 +26,21 @@ pub(crate) struct Attempts<'a> {
 }
 
 impl<'a> Attempts<'a> {
-    pub(crate) fn new(site: &Site, max: usize, timeouts: &'a Timeouts) -> Attempts<'a> {
-        let started = Instant::now();
+    /// The time for them begins at `now`.
+    pub(crate) fn new(
+        site: &Site,
+        max: usize,
+        timeouts: &'a Timeouts,
+        now: Instant,
+    ) -> Attempts<'a> {
         Attempts {
-            list: candidates(site, started, fastrand::u64(..)).into_iter(),
+            list: candidates(site, now, fastrand::u64(..)).into_iter(),
             again: None,
             entered: site.active,
             made: 0,
             max,
             timeouts,
-            started,
+            started: now,
             last_fault: None,
         }
     }
@@ -117,7 +122,7 @@ mod tests {
         for (max, active, expected) in cases {
             let site = site_with(active, &["g1:1"]);
             site.slot(Slot::Green).upstreams[0].set_health(Health::Up);
-            let mut attempts = Attempts::new(&site, max, &timeouts);
+            let mut attempts = Attempts::new(&site, max, &timeouts, Instant::now());
             let (first, _) = attempts.next().expect("the first");
             assert_eq!(attempts.has_one_to_spare(), expected, "{max} {active:?}");
             if expected {

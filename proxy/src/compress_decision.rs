@@ -6,7 +6,7 @@ use http::header::{self, HeaderName, HeaderValue};
 use http::{Method, StatusCode, Version};
 
 use crate::config::Compression;
-use crate::fields::{Field, Fields, Known};
+use crate::fields::{Field, Fields, Known, content_length};
 use crate::request_head::RequestHead;
 use crate::response_head::ResponseHead;
 
@@ -145,42 +145,31 @@ fn is_eligible(settings: &Compression, request: &RequestHead, response: &Respons
         // RFC 9111 s5.2.2.6: "MUST NOT transform the content".
         || has_no_transform(fields)
         || has_no_transform(&request.fields);
-    let is_long = match fields.get(Known::ContentLength) {
-        None => true,
-        Some(value) => std::str::from_utf8(value)
-            .ok()
-            .and_then(|text| text.parse::<u64>().ok())
-            .is_some_and(|length| length >= settings.min_bytes && length > 0),
-    };
+    let is_long = !fields.has(Known::ContentLength)
+        || content_length(fields).is_some_and(|length| length >= settings.min_bytes && length > 0);
     has_body && !is_as_it_must_be && is_long && has_type(settings, fields)
 }
 
 fn has_type(settings: &Compression, fields: &Fields) -> bool {
-    let Some(value) = fields
-        .get(Known::ContentType)
-        .and_then(|value| std::str::from_utf8(value).ok())
-    else {
+    let Some(value) = fields.get(Known::ContentType) else {
         return false;
     };
-    let kind = value.split(';').next().unwrap_or_default().trim();
-    settings.types.iter().any(|pattern| matches(pattern, kind))
+    let kind = value.split(|byte| *byte == b';').next();
+    let kind = kind.unwrap_or_default().trim_ascii();
+    let mut types = settings.types.iter();
+    types.any(|pattern| matches(pattern.as_bytes(), kind))
 }
 
 /// `text/*`, `*+json`, or the whole.
-fn matches(pattern: &str, kind: &str) -> bool {
-    let starts = |start: &str| {
-        kind.get(..start.len())
-            .is_some_and(|s| s.eq_ignore_ascii_case(start))
-    };
-    let ends = |end: &str| {
-        let from = kind.len().checked_sub(end.len());
-        from.and_then(|from| kind.get(from..))
-            .is_some_and(|s| s.eq_ignore_ascii_case(end))
-    };
-    match (pattern.strip_suffix('*'), pattern.strip_prefix('*')) {
-        (Some(start), _) => starts(start),
-        (None, Some(end)) => ends(end),
-        (None, None) => kind.eq_ignore_ascii_case(pattern),
+fn matches(pattern: &[u8], kind: &[u8]) -> bool {
+    let is = |part: Option<&[u8]>, text: &[u8]| part.is_some_and(|p| p.eq_ignore_ascii_case(text));
+    match pattern {
+        [start @ .., b'*'] => is(kind.get(..start.len()), start),
+        [b'*', end @ ..] => {
+            let from = kind.len().checked_sub(end.len());
+            is(from.and_then(|from| kind.get(from..)), end)
+        }
+        whole => kind.eq_ignore_ascii_case(whole),
     }
 }
 

@@ -40,6 +40,8 @@ pub struct Exchange<'a> {
     pub client_io: &'a ClientIo,
     /// The connection to the upstream.
     pub upstream_io: UpstreamIo,
+    /// The moment from which on both sides are waited for.
+    pub begins_at: Instant,
     /// How the request body is delimited towards the upstream.
     pub framing: Framing,
     /// Whether the request asks for a websocket.
@@ -114,7 +116,7 @@ impl Exchange<'_> {
         let io = self.upstream_io.clone();
         let mut upstream = UpstreamSession::begin(io, head, self.framing, is_for_head);
         let patience = Patience::new(self.timeouts.client_stall, self.client_bytes_per_second);
-        let mut pump = Pump::new(self.framing == Framing::Empty, patience);
+        let mut pump = Pump::new(self.framing == Framing::Empty, patience, self.begins_at);
         loop {
             pump.waits_for_room = !pump.request_done && !self.upstream_io.has_room();
             self.alarm.set(pump.due(self.timeouts));
@@ -188,12 +190,14 @@ impl Exchange<'_> {
         pump: &mut Pump,
         read: Result<FromUpstream, UpstreamError>,
     ) -> Option<Ended> {
-        pump.upstream_moved_at = Instant::now();
         if pump.head_received {
             pump.patience.restore();
         }
         match read {
-            Ok(FromUpstream::Head(head)) => self.head_event(upstream, pump, &head).await,
+            Ok(FromUpstream::Head(head)) => {
+                pump.upstream_moved_at = Instant::now();
+                self.head_event(upstream, pump, &head).await
+            }
             Ok(FromUpstream::Chunk(chunk)) => {
                 let is_last = upstream.is_body_done();
                 let passed = self.pass_last_or_not(upstream, pump, chunk, is_last);

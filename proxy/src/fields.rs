@@ -16,6 +16,16 @@ pub struct Fields {
     lines: Vec<Line>,
     /// A bit for each [`Known`] that is there.
     present: u64,
+    length: Length,
+}
+
+/// What the `Content-Length` fields say together.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum Length {
+    #[default]
+    Unsaid,
+    Agreed(u64),
+    Unclear,
 }
 
 /// A piece of [`Fields`]' buffer. Heads are far below 4 GiB: they have a limit.
@@ -196,7 +206,7 @@ impl Fields {
         Fields {
             bytes: Vec::with_capacity(bytes),
             lines: Vec::with_capacity(LINES_USUAL),
-            present: 0,
+            ..Fields::default()
         }
     }
 
@@ -205,7 +215,7 @@ impl Fields {
         Fields {
             bytes: bytes.to_vec(),
             lines: Vec::with_capacity(LINES_USUAL),
-            present: 0,
+            ..Fields::default()
         }
     }
 
@@ -298,7 +308,26 @@ impl Fields {
     fn note(&mut self, name: Span, value: Span) {
         let known = Known::of(self.at(name));
         self.present |= known.bit();
+        if known == Known::ContentLength {
+            self.length = self.length.and(self.at(value));
+        }
         self.lines.push(Line { name, value, known });
+    }
+}
+
+// === impl Length ===
+
+impl Length {
+    /// With one more field, which may be a list.
+    fn and(self, value: &[u8]) -> Length {
+        let mut items = value.split(|byte| *byte == b',').map(<[u8]>::trim_ascii);
+        items
+            .try_fold(self, |length, item| match (length, number(item)) {
+                (Length::Unsaid, Some(said)) => Some(Length::Agreed(said)),
+                (Length::Agreed(agreed), Some(said)) if agreed == said => Some(length),
+                _ => None,
+            })
+            .unwrap_or(Length::Unclear)
     }
 }
 
@@ -328,46 +357,47 @@ fn fold(byte: u8) -> u8 {
     byte | FOLD
 }
 
-/// Whether a token is `text`, which is as long and is of small letters, digits and `-`. Eight bytes at a time, the last eight
-/// perhaps twice: this is asked of each field.
+/// Whether a token is `text`, which is of small letters, digits and `-`. This is asked of each field, so it is not done byte
+/// by byte: the first and the last bytes, which overlap, are all of most names.
 fn folds_to(token: &[u8], text: &[u8]) -> bool {
-    let folds = |one: &[u8; 8], other: &[u8; 8]| {
-        let fold = u64::from_ne_bytes([FOLD; 8]);
-        u64::from_ne_bytes(*one) | fold == u64::from_ne_bytes(*other)
-    };
-    let (Some(token_end), Some(text_end)) = (token.last_chunk(), text.last_chunk()) else {
-        let folded = token.iter().map(|byte| fold(*byte));
-        return folded.eq(text.iter().copied());
-    };
-    let (token_eights, _) = token.as_chunks();
-    let (text_eights, _) = text.as_chunks();
-    let mut eights = token_eights.iter().zip(text_eights);
-    eights.all(|(one, other)| folds(one, other)) && folds(token_end, text_end)
+    if token.len() != text.len() {
+        return false;
+    }
+    match text.len() {
+        4..8 => ends_of_4(token).map(|ends| ends | ALL_FOLD) == ends_of_4(text),
+        8..=16 => ends_of_8(token).map(|ends| ends.map(|end| end | ALL_FOLD)) == ends_of_8(text),
+        17..=32 => {
+            let rest = text.len() - 16;
+            folds_to(&token[..16], &text[..16]) && folds_to(&token[rest..], &text[rest..])
+        }
+        _ => {
+            let folded = token.iter().map(|byte| fold(*byte));
+            folded.eq(text.iter().copied())
+        }
+    }
 }
 
+fn ends_of_4(bytes: &[u8]) -> Option<u64> {
+    let (first, last) = (bytes.first_chunk()?, bytes.last_chunk()?);
+    Some(u64::from(u32::from_ne_bytes(*first)) << 32 | u64::from(u32::from_ne_bytes(*last)))
+}
+
+fn ends_of_8(bytes: &[u8]) -> Option<[u64; 2]> {
+    let (first, last) = (bytes.first_chunk()?, bytes.last_chunk()?);
+    Some([u64::from_ne_bytes(*first), u64::from_ne_bytes(*last)])
+}
+
+/// [`FOLD`] in each byte.
+const ALL_FOLD: u64 = u64::from_ne_bytes([FOLD; 8]);
 /// The bit that small letters have and large ones have not.
 const FOLD: u8 = 0x20;
 
 /// The length that all `Content-Length` fields agree on (RFC 9110 s8.6); none if there is none, or if they do not agree.
 pub fn content_length(fields: &Fields) -> Option<u64> {
-    let mut values = fields.all(Known::ContentLength);
-    // Hardly any is said twice.
-    if let (Some(only), None) = (values.next(), values.next())
-        && let Some(length) = number(only)
-    {
-        return Some(length);
+    match fields.length {
+        Length::Agreed(length) => Some(length),
+        Length::Unsaid | Length::Unclear => None,
     }
-    drop(values);
-    let mut agreed = None;
-    for value in fields.all(Known::ContentLength) {
-        for one in value.split(|byte| *byte == b',') {
-            let length = number(one.trim_ascii())?;
-            if *agreed.get_or_insert(length) != length {
-                return None;
-            }
-        }
-    }
-    agreed
 }
 
 /// `1*DIGIT` that fits.

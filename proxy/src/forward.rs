@@ -101,6 +101,8 @@ pub struct Request<'a> {
     /// As they were when the request came.
     settings: &'a Settings,
     record: Record,
+    /// The time, as it was when the request last had waited for something: each look at the clock is 0.15 % of a small one.
+    now: Instant,
     is_last: bool,
     alarm: &'a mut Alarm,
 }
@@ -131,6 +133,7 @@ impl<'a> Request<'a> {
             connection,
             worker,
             settings,
+            now: record.started(),
             record,
             is_last,
             alarm,
@@ -288,7 +291,12 @@ impl<'a> Request<'a> {
         let may_repeat = framing == Framing::Empty && is_safe(&self.head.method);
         let (worker, is_last) = (self.worker, self.is_last);
         let hsts = hsts(self.client.scheme, &site);
-        let mut attempts = Attempts::new(&site, settings.limits.attempts, &settings.timeouts);
+        let mut attempts = Attempts::new(
+            &site,
+            settings.limits.attempts,
+            &settings.timeouts,
+            self.now,
+        );
         loop {
             let mut reached = self
                 .reach(&site, &mut entry, &mut attempts, framing, may_repeat)
@@ -312,6 +320,7 @@ impl<'a> Request<'a> {
                 client: &mut self.session,
                 client_io: &self.connection.io,
                 upstream_io: reached.connected.io.clone(),
+                begins_at: self.now.into(),
                 framing,
                 is_upgrade,
                 is_last: &|| is_last || worker.phase() != Phase::Serving,
@@ -335,11 +344,11 @@ impl<'a> Request<'a> {
             self.record.progress(&progress);
             match ended {
                 Ended::Complete { is_reusable } => {
+                    self.now = Instant::now();
+                    self.record.ended(self.now);
                     if is_reusable {
                         let max = settings.limits.pool_idle_per_upstream;
-                        self.worker
-                            .pool
-                            .keep(reached.connected.io, max, Instant::now());
+                        self.worker.pool.keep(reached.connected.io, max, self.now);
                     }
                     return Ok(Finish::Session);
                 }
@@ -353,6 +362,7 @@ impl<'a> Request<'a> {
                     return Ok(Finish::Abort);
                 }
                 Ended::Failed(failed) => {
+                    self.now = Instant::now();
                     let is_untouched = failed.nothing_sent && progress.body_in == 0;
                     let may_try_again = failed.died_unanswered && (may_repeat || is_untouched);
                     if !may_try_again || !attempts.may_go_on() {
@@ -393,6 +403,7 @@ impl<'a> Request<'a> {
                         outcome = hold.wait() => outcome,
                         () = self.client_gone(framing) => return Err(Fault::ClientGone),
                     };
+                    self.now = Instant::now();
                     match outcome {
                         HoldOutcome::Released => {}
                         HoldOutcome::Full => return Err(Fault::PauseFull),
@@ -444,10 +455,12 @@ impl<'a> Request<'a> {
                 Some(place) => place,
                 None => {
                     let wait = Box::pin(attempts.wait_for_place(&candidate, settings));
-                    tokio::select! {
+                    let place = tokio::select! {
                         place = wait => place?,
                         () = self.client_gone(framing) => return Err(Fault::ClientGone),
-                    }
+                    };
+                    self.now = Instant::now();
+                    place
                 }
             };
             let idle_max = settings.timeouts.upstream_idle;
@@ -457,7 +470,13 @@ impl<'a> Request<'a> {
                 false => Witness::Kernel,
             };
             if !is_new_wanted
-                && let Some(connected) = reuse(&self.worker.pool, &candidate.upstream, idle_max, by)
+                && let Some(connected) = reuse(
+                    &self.worker.pool,
+                    &candidate.upstream,
+                    idle_max,
+                    by,
+                    self.now,
+                )
             {
                 return Ok(Reached {
                     candidate,
@@ -465,12 +484,14 @@ impl<'a> Request<'a> {
                     place: Some(place),
                 });
             }
-            let started = Instant::now();
+            let started = self.now;
             let descriptors = self.worker.shared.descriptors;
             let deadline = attempts.connect_deadline();
-            match connect(&candidate.upstream, descriptors, deadline).await {
+            let connected = connect(&candidate.upstream, descriptors, deadline).await;
+            self.now = Instant::now();
+            match connected {
                 Ok(connected) => {
-                    self.record.connected(started);
+                    self.record.connected(self.now - started);
                     return Ok(Reached {
                         candidate,
                         connected,
@@ -482,8 +503,7 @@ impl<'a> Request<'a> {
                     tracing::debug!(upstream = %candidate.upstream.address, %error, "cannot connect");
                 }
                 Err(error @ ConnectError::Upstream(_)) => {
-                    let now = Instant::now();
-                    candidate.upstream.mark(MARKED_FOR, now);
+                    candidate.upstream.mark(MARKED_FOR, self.now);
                     tracing::debug!(upstream = %candidate.upstream.address, %error, "cannot connect");
                 }
             }

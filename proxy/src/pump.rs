@@ -35,8 +35,8 @@ pub(crate) struct Pump {
 }
 
 impl Pump {
-    pub(crate) fn new(request_done: bool, patience: Patience) -> Pump {
-        let now = Instant::now();
+    /// Both sides are waited for from `now` on.
+    pub(crate) fn new(request_done: bool, patience: Patience, now: Instant) -> Pump {
         Pump {
             request_done,
             waits_for_room: false,

@@ -30,8 +30,8 @@ pub fn reuse(
     upstream: &Upstream,
     idle_max: Duration,
     by: Witness,
+    now: Instant,
 ) -> Option<Connected> {
-    let now = Instant::now();
     upstream.addresses.load().iter().find_map(|address| {
         let taken = pool.take(*address, idle_max, by, now);
         taken.map(|io| Connected {

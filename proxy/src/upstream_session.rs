@@ -104,9 +104,10 @@ impl UpstreamSession {
             let searched = &mut self.searched;
             let read = self.io.with_read(|bytes| {
                 // What trickles in is not read from its start each time; what is no head at all is told by its first bytes.
-                let is_worth_reading = *searched == 0
-                    || bytes.len() > HEAD_BYTES_MAX
-                    || find_head_end(bytes, *searched).is_some();
+                let is_worth_reading = !bytes.is_empty()
+                    && (*searched == 0
+                        || bytes.len() > HEAD_BYTES_MAX
+                        || find_head_end(bytes, *searched).is_some());
                 *searched = bytes.len();
                 if !is_worth_reading {
                     return Ok(None);
